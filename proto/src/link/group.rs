@@ -1,0 +1,402 @@
+//! One group of packets as its sender keeps it until the neighbour has them all.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::code::{FIRST_PARITY, MAX_DATA, MAX_PARITY, append_parity, symbol_len};
+use super::outlook::Outlook;
+use super::sent::{Outcome, Wave};
+use crate::units::{Class, Timestamp};
+
+/// How long after its sending a packet may still be repaired. Receivers remember groups for longer.
+pub(super) const LIFETIME: Duration = Duration::from_millis(1200);
+/// A group of this many packets closes once [`FILL_TIME`] is over.
+const TYPICAL: usize = 20;
+/// What arrives in this time goes into one group.
+const FILL_TIME: Duration = Duration::from_millis(10);
+
+/// A shard to send for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Help {
+    /// This packet again.
+    Packet(u8),
+    /// The next row of parity.
+    Parity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nobody knows that it arrived.
+    Out,
+    /// With the neighbour.
+    There,
+    /// Handed out for a detour: no longer this link's concern.
+    Salvaged,
+}
+
+#[derive(Debug)]
+struct Packet {
+    bytes: Bytes,
+    sent_at: Timestamp,
+    arrive_by: Timestamp,
+    /// Copies sent, or about to be, whose fate is unknown.
+    in_flight: u16,
+    place: Place,
+}
+
+impl Packet {
+    /// When it must be with the neighbour for the link to care.
+    fn deadline(&self) -> Timestamp {
+        self.arrive_by.min(self.sent_at + LIFETIME)
+    }
+}
+
+/// How many shards of one wave are sent, or about to be, and of unknown fate.
+#[derive(Clone, Copy, Debug, Default)]
+struct InFlight {
+    first: usize,
+    repair: usize,
+}
+
+impl InFlight {
+    fn of(&mut self, wave: Wave) -> &mut usize {
+        match wave {
+            Wave::First => &mut self.first,
+            Wave::Repair => &mut self.repair,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) class: Class,
+    open: bool,
+    opened_at: Timestamp,
+    flush_at: Timestamp,
+    packets: Vec<Packet>,
+    parity_made: usize,
+    parity_there: usize,
+    in_flight: InFlight,
+    /// When it is to be looked at again.
+    pub(super) review_at: Option<Timestamp>,
+}
+
+impl Group {
+    /// An empty group, which closes after `wait` if it is not full before.
+    pub(super) fn new(class: Class, now: Timestamp, wait: Duration) -> Self {
+        Self {
+            class,
+            open: true,
+            opened_at: now,
+            flush_at: now + wait,
+            packets: Vec::with_capacity(TYPICAL),
+            parity_made: 0,
+            parity_there: 0,
+            in_flight: InFlight::default(),
+            review_at: None,
+        }
+    }
+
+    /// When it closes by itself.
+    pub(super) fn flush_at(&self) -> Timestamp {
+        self.flush_at
+    }
+
+    /// The number of packets.
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether a packet with this deadline should rather begin a new group.
+    pub(super) fn is_unfit_for(
+        &self,
+        arrive_by: Timestamp,
+        outlook: &Outlook,
+        now: Timestamp,
+    ) -> bool {
+        let earliest = self.packets.iter().map(Packet::deadline).min();
+        earliest.is_some_and(|at| outlook.chances(arrive_by, now) < outlook.chances(at, now))
+    }
+
+    /// Whether it has grown to its length.
+    pub(super) fn is_full(&self, now: Timestamp) -> bool {
+        let len = self.len();
+        len >= MAX_DATA || len >= TYPICAL && now.since(self.opened_at) >= FILL_TIME
+    }
+
+    /// Adds a packet that is sent now and gives its row.
+    pub(super) fn add(&mut self, bytes: Bytes, arrive_by: Timestamp, now: Timestamp) -> u8 {
+        let row = self.packets.len() as u8;
+        self.packets.push(Packet {
+            bytes,
+            sent_at: now,
+            arrive_by,
+            in_flight: 1,
+            place: Place::Out,
+        });
+        self.in_flight.first += 1;
+        row
+    }
+
+    /// Bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.packets.iter().map(|packet| packet.bytes.len()).sum()
+    }
+
+    /// A packet as it was sent.
+    pub(super) fn packet(&self, row: u8) -> Option<&Bytes> {
+        self.packets.get(usize::from(row)).map(|packet| &packet.bytes)
+    }
+
+    /// The length of its parity symbols.
+    pub(super) fn symbol_len(&self) -> usize {
+        symbol_len(self.packets.iter().map(|packet| &packet.bytes[..]))
+    }
+
+    /// Appends the next parity row to `out`; gives the row.
+    pub(super) fn append_parity(&mut self, out: &mut BytesMut) -> u8 {
+        let row = FIRST_PARITY + (self.parity_made % MAX_PARITY) as u8;
+        self.parity_made += 1;
+        append_parity(row, self.packets.iter().map(|packet| &packet.bytes[..]), out);
+        row
+    }
+
+    /// Closes the group: how many shards should follow its packets at once.
+    pub(super) fn close(&mut self, outlook: &Outlook, now: Timestamp) -> usize {
+        self.open = false;
+        // The middle one: half of the packets have more time.
+        let mut deadlines: Vec<Timestamp> =
+            self.saveable(outlook, now).map(|(_, packet)| packet.deadline()).collect();
+        deadlines.sort_unstable();
+        let Some(&usual) = deadlines.get(deadlines.len() / 2) else { return 0 };
+        outlook.plan.upfront(self.len(), outlook.chances(usual, now))
+    }
+
+    /// What a shard that follows the packets at once, or a margin, should be.
+    pub(super) fn spare(&self) -> Help {
+        if self.len() == 1 { Help::Packet(0) } else { Help::Parity }
+    }
+
+    /// Whether the neighbour has it all, or will after decoding; or nothing can be done any more.
+    pub(super) fn is_done(&self, outlook: &Outlook, now: Timestamp) -> bool {
+        !self.open && (self.lacking() == 0 || self.deadline(outlook, now).is_none())
+    }
+
+    /// Distinct shards that the neighbour lacks to have all packets.
+    fn lacking(&self) -> usize {
+        if self.packets.iter().all(|packet| packet.place != Place::Out) {
+            return 0;
+        }
+        let missing = self.packets.iter().filter(|packet| packet.place != Place::There).count();
+        missing.saturating_sub(self.parity_there)
+    }
+
+    /// When the first of the packets that can still be saved must arrive.
+    pub(super) fn deadline(&self, outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
+        self.saveable(outlook, now).map(|(_, packet)| packet.deadline()).min()
+    }
+
+    fn saveable(&self, outlook: &Outlook, now: Timestamp) -> impl Iterator<Item = (u8, &Packet)> {
+        let earliest = now + outlook.one_way;
+        (0u8..)
+            .zip(&self.packets)
+            .filter(move |(_, packet)| packet.place == Place::Out && packet.deadline() >= earliest)
+    }
+
+    /// What to send now for what is known to be lost, the pressing part first, and how many that are.
+    pub(super) fn help(&self, outlook: &Outlook, now: Timestamp) -> (Vec<Help>, usize) {
+        let saveable = self.saveable(outlook, now).count();
+        let Some(deadline) = self.deadline(outlook, now) else { return (Vec::new(), 0) };
+        let missing = self.packets.iter().filter(|packet| packet.place != Place::There).count();
+        // With packets among the missing that can't be saved, parity would have to make up for
+        // those too: then each of the others is repeated.
+        let by_parity = !self.open && self.len() > 1 && saveable == missing;
+        let need = if by_parity { missing.saturating_sub(self.parity_there) } else { saveable };
+        let lost = need.saturating_sub(self.in_flight.first);
+        let wanted = outlook.plan.repair(lost, outlook.chances(deadline, now));
+        let due = wanted.saturating_sub(self.in_flight.repair);
+        let absent = self.saveable(outlook, now).filter(|(_, packet)| packet.in_flight == 0);
+        let mut help: Vec<Help> = absent.take(due).map(|(row, _)| Help::Packet(row)).collect();
+        let pressing = help.len().max(lost.saturating_sub(self.in_flight.repair)).min(due);
+        let margin = due - help.len();
+        if by_parity {
+            help.extend(std::iter::repeat_n(Help::Parity, margin));
+        } else if !self.open {
+            let again: Vec<Help> =
+                self.saveable(outlook, now).map(|(row, _)| Help::Packet(row)).collect();
+            help.extend(again.into_iter().cycle().take(margin));
+        }
+        let pressing = pressing.min(help.len());
+        (help, pressing)
+    }
+
+    /// A shard is about to be sent.
+    pub(super) fn note_sending(&mut self, help: Help, wave: Wave) {
+        *self.in_flight.of(wave) += 1;
+        if let Help::Packet(row) = help
+            && let Some(packet) = self.packets.get_mut(usize::from(row))
+        {
+            packet.in_flight += 1;
+        }
+    }
+
+    /// Whether a shard that was about to be sent is still of use.
+    pub(super) fn wants(&self, help: Help, outlook: &Outlook, now: Timestamp) -> bool {
+        match help {
+            Help::Parity => self.lacking() > 0 && self.deadline(outlook, now).is_some(),
+            Help::Packet(row) => {
+                self.lacking() > 0 && self.saveable(outlook, now).any(|(other, _)| other == row)
+            }
+        }
+    }
+
+    /// What became of a shard.
+    pub(super) fn handle_outcome(&mut self, help: Help, wave: Wave, outcome: Outcome) {
+        if outcome != Outcome::Late {
+            self.note_settled(help, wave);
+        }
+        if outcome == Outcome::Lost {
+            return;
+        }
+        match help {
+            Help::Parity => self.parity_there += 1,
+            Help::Packet(row) => {
+                if let Some(packet) = self.packets.get_mut(usize::from(row)) {
+                    packet.place = Place::There;
+                }
+            }
+        }
+    }
+
+    /// A shard is no longer in flight, or was not sent after all.
+    pub(super) fn note_settled(&mut self, help: Help, wave: Wave) {
+        let in_flight = self.in_flight.of(wave);
+        *in_flight = in_flight.saturating_sub(1);
+        if let Help::Packet(row) = help
+            && let Some(packet) = self.packets.get_mut(usize::from(row))
+        {
+            packet.in_flight = packet.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Packets that may still be out, unless salvaged before: their bytes, when they were sent and
+    /// must arrive.
+    pub(super) fn salvage(
+        &mut self,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Bytes, Timestamp, Timestamp)> {
+        let out = move |packet: &&mut Packet| packet.place == Place::Out && packet.arrive_by > now;
+        self.packets.iter_mut().filter(out).map(|packet| {
+            packet.place = Place::Salvaged;
+            (packet.bytes.clone(), packet.sent_at, packet.arrive_by)
+        })
+    }
+
+    /// Packets that are neither there nor salvaged.
+    pub(super) fn out(&self) -> usize {
+        self.packets.iter().filter(|packet| packet.place == Place::Out).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::plan::{OperatingPoint, Planner};
+
+    const NOW: Timestamp = Timestamp::from_micros(10_000_000);
+
+    fn after(millis: u64) -> Timestamp {
+        NOW + Duration::from_millis(millis)
+    }
+
+    fn outlook(loss: f32) -> Outlook {
+        Outlook {
+            one_way: Duration::from_millis(20),
+            round: Duration::from_millis(45),
+            spread: Duration::ZERO,
+            plan: Planner::new(1e-5).plan(OperatingPoint::new(loss, 1.0)),
+        }
+    }
+
+    /// A group of five packets that must arrive within 120 ms.
+    fn group() -> Group {
+        let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10));
+        (0..5)
+            .for_each(|row| assert_eq!(group.add(Bytes::from(vec![row; 9]), after(120), NOW), row));
+        group
+    }
+
+    fn lose(group: &mut Group, rows: &[u8]) {
+        for row in 0..5 {
+            let lost = rows.contains(&row);
+            let outcome = if lost { Outcome::Lost } else { Outcome::Arrived };
+            group.handle_outcome(Help::Packet(row), Wave::First, outcome);
+        }
+    }
+
+    #[test]
+    fn an_open_group_repeats_what_is_lost_and_no_more() {
+        let mut group = group();
+        group.handle_outcome(Help::Packet(1), Wave::First, Outcome::Lost);
+        assert_eq!(group.help(&outlook(0.3), NOW), (vec![Help::Packet(1)], 1));
+        assert!(!group.is_done(&outlook(0.3), NOW));
+    }
+
+    #[test]
+    fn a_closed_group_adds_parity_as_margin_when_time_is_short() {
+        let (mut group, outlook) = (group(), outlook(0.3));
+        group.close(&outlook, NOW);
+        lose(&mut group, &[1, 3]);
+        let (help, pressing) = group.help(&outlook, after(90));
+        assert_eq!((&help[..2], pressing), (&[Help::Packet(1), Help::Packet(3)][..], 2));
+        assert!(help.len() > 4 && help[2..].iter().all(|&help| help == Help::Parity), "{help:?}");
+        // What is on its way is not ordered again.
+        help.iter().for_each(|&help| group.note_sending(help, Wave::Repair));
+        assert_eq!(group.help(&outlook, after(90)), (vec![], 0));
+        // Two of them arrive: that suffices, whichever they are.
+        group.handle_outcome(Help::Parity, Wave::Repair, Outcome::Arrived);
+        assert!(!group.is_done(&outlook, after(91)));
+        group.handle_outcome(Help::Packet(3), Wave::Repair, Outcome::Arrived);
+        assert!(group.is_done(&outlook, after(91)));
+    }
+
+    #[test]
+    fn a_packet_that_was_only_late_needs_no_help() {
+        let (mut group, outlook) = (group(), outlook(0.1));
+        group.close(&outlook, NOW);
+        lose(&mut group, &[2]);
+        group.handle_outcome(Help::Packet(2), Wave::First, Outcome::Late);
+        assert!(group.is_done(&outlook, NOW));
+        assert!(!group.wants(Help::Packet(2), &outlook, NOW));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_would_come_too_late() {
+        let (mut group, outlook) = (group(), outlook(0.1));
+        group.close(&outlook, NOW);
+        lose(&mut group, &[2]);
+        assert!(group.wants(Help::Packet(2), &outlook, after(100)));
+        assert!(!group.wants(Help::Packet(2), &outlook, after(101)));
+        assert_eq!(group.help(&outlook, after(101)), (vec![], 0));
+        assert!(group.is_done(&outlook, after(101)));
+    }
+
+    #[test]
+    fn salvaged_packets_are_no_longer_this_links_concern() {
+        let (mut group, outlook) = (group(), outlook(0.1));
+        group.close(&outlook, NOW);
+        lose(&mut group, &[2, 4]);
+        assert_eq!(group.salvage(after(10)).count(), 2);
+        assert_eq!(group.salvage(after(10)).count(), 0);
+        assert!(group.is_done(&outlook, after(10)));
+    }
+
+    #[test]
+    fn a_group_is_unfit_for_a_packet_with_less_time() {
+        let (group, outlook) = (group(), outlook(0.1));
+        assert!(!group.is_unfit_for(after(125), &outlook, NOW));
+        assert!(group.is_unfit_for(after(60), &outlook, NOW));
+    }
+}

@@ -1,0 +1,320 @@
+//! What arrived, by number, and when to tell the neighbour.
+//!
+//! A report is due at once when a number is confirmed missing, and by timer while data arrives and
+//! for a while after, so that the sender learns of lost tails and of lost reports. Reports of one
+//! link are at least [`LEAST_GAP`] apart, whatever arrives.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::meter::LossMeter;
+use crate::frame::{MAX_REPORT_MAP, Report};
+use crate::units::{LinkSeq, Timestamp};
+
+/// Between two reports.
+const LEAST_GAP: Duration = Duration::from_millis(2);
+/// The timer while data arrives is a quarter of the round trip, within these.
+const TIMER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
+/// A heartbeat is reported after this long at the latest: the gap of hot links.
+const BEAT_ANSWER: Duration = Duration::from_millis(10);
+/// So long after the last data reports go on.
+const TAIL: Duration = Duration::from_millis(300);
+/// After so many reports about nothing new, the timer doubles with each.
+const STEADY: u32 = 6;
+/// So long after the usual time of the next data it counts as missing. Senders wait a little, too.
+const OVERDUE: Duration = Duration::from_millis(3);
+/// Longer gaps between data are no rhythm.
+const LONGEST_GAP: Duration = Duration::from_millis(100);
+/// Reports go back over what arrived in two round trips, at least in this time.
+const LEAST_COVER: Duration = Duration::from_millis(250);
+/// How finely that is remembered.
+const MARK: Duration = Duration::from_millis(20);
+/// The most marks: what [`MARK`] makes of two seconds.
+const MARKS: usize = 100;
+/// A number is confirmed missing when so many later ones came.
+const REORDERING: u32 = 3;
+/// A number is counted as lost, for display, when so many later ones came.
+const SETTLED: u32 = 64;
+/// Numbers remembered. More than twice a report's map, so that a jump clears in time.
+const WINDOW: u32 = 8192;
+
+/// The receiver's record of numbers.
+#[derive(Debug)]
+pub(super) struct Receipts {
+    /// Bit of number `n` at `n % WINDOW`.
+    bits: Box<[u64]>,
+    /// The highest number and when it came.
+    largest: Option<(LinkSeq, Timestamp)>,
+    /// Numbers from the first that came to the highest, at most [`WINDOW`].
+    known: u32,
+    /// The highest number at some past times, oldest first.
+    marks: VecDeque<(Timestamp, LinkSeq)>,
+    /// The next number that [`Self::settle`] has to look at.
+    settled: LinkSeq,
+    reports: u16,
+    reported_at: Option<Timestamp>,
+    /// When data (anything but heartbeats) came last.
+    data_at: Option<Timestamp>,
+    /// Mean time between two arrivals of data.
+    gap: Duration,
+    /// Reports since then.
+    repeated: u32,
+    due: Timestamp,
+    timer: Duration,
+    cover: Duration,
+}
+
+impl Receipts {
+    pub(super) fn new() -> Self {
+        Self {
+            bits: vec![0; WINDOW as usize / 64].into(),
+            largest: None,
+            known: 1,
+            marks: VecDeque::new(),
+            settled: LinkSeq(0),
+            reports: 0,
+            reported_at: None,
+            data_at: None,
+            gap: Duration::ZERO,
+            repeated: 0,
+            due: Timestamp::NEVER,
+            timer: TIMER[0],
+            cover: LEAST_COVER,
+        }
+    }
+
+    /// The round trip determines how often and how far back to report.
+    pub(super) fn set_rtt(&mut self, rtt: Duration) {
+        self.timer = (rtt / 4).clamp(TIMER[0], TIMER[1]);
+        self.cover = (rtt * 2).max(LEAST_COVER);
+    }
+
+    /// The number of a shard or probe came: it wants to be reported.
+    pub(super) fn record_data(&mut self, seq: LinkSeq, now: Timestamp) {
+        let gap = self.record(seq, now);
+        let gap_now = self.data_at.map_or(self.gap, |at| now.since(at)).min(LONGEST_GAP);
+        self.gap = (self.gap * 7 + gap_now) / 8;
+        self.data_at = Some(now);
+        self.repeated = 0;
+        let wait = if gap { Duration::ZERO } else { self.timer };
+        let earliest = self.reported_at.map_or(now, |at| at + LEAST_GAP);
+        self.due = self.due.min((now + wait).max(earliest));
+    }
+
+    /// The number of a heartbeat came. On a hot, silent link our own heartbeats carry the report;
+    /// where our data takes their place, or our side is cold, one goes by itself.
+    pub(super) fn record_beat(&mut self, seq: LinkSeq, now: Timestamp) {
+        self.record(seq, now);
+        self.due = self.due.min(now + BEAT_ANSWER);
+    }
+
+    /// Notes a number. Whether it confirms that another is missing.
+    fn record(&mut self, seq: LinkSeq, now: Timestamp) -> bool {
+        let Some((largest, _)) = self.largest else {
+            self.settled = seq;
+            self.largest = Some((seq, now));
+            self.set(seq);
+            return false;
+        };
+        let ahead = largest.behind(seq);
+        if ahead <= 0 {
+            // Older than the window: the bit belongs to another number by now.
+            if ahead > -(WINDOW as i32 / 2) {
+                self.set(seq);
+            }
+            return false;
+        }
+        let ahead = ahead as u32;
+        self.advance(largest, ahead, now);
+        self.set(seq);
+        let confirmed = REORDERING..(REORDERING + ahead.min(SETTLED)).min(self.known);
+        confirmed.into_iter().any(|behind| !self.has(LinkSeq(seq.0.wrapping_sub(behind))))
+    }
+
+    fn advance(&mut self, largest: LinkSeq, ahead: u32, now: Timestamp) {
+        for step in 1..=ahead.min(WINDOW) {
+            self.clear(LinkSeq(largest.0.wrapping_add(step)));
+        }
+        if self.marks.back().is_none_or(|&(at, _)| now.since(at) >= MARK) {
+            self.marks.push_back((now, largest));
+            if self.marks.len() > MARKS {
+                self.marks.pop_front();
+            }
+        }
+        self.known = self.known.saturating_add(ahead).min(WINDOW);
+        self.largest = Some((LinkSeq(largest.0.wrapping_add(ahead)), now));
+    }
+
+    /// Tells the loss meter of numbers that will hardly come any more.
+    pub(super) fn settle(&mut self, meter: &mut LossMeter, now: Timestamp) {
+        let Some((largest, _)) = self.largest else { return };
+        let behind = self.settled.behind(largest);
+        if behind > WINDOW as i32 / 2 {
+            self.settled = LinkSeq(largest.0.wrapping_sub(WINDOW / 2));
+        }
+        while self.settled.behind(largest) > SETTLED as i32 {
+            meter.record(self.has(self.settled), now);
+            self.settled = self.settled.next();
+        }
+    }
+
+    /// When the next report is due.
+    pub(super) fn due(&self) -> Timestamp {
+        self.due
+    }
+
+    /// A report of all that is known; `None` while nothing came.
+    pub(super) fn report(&mut self, now: Timestamp) -> Option<Report> {
+        let (largest, largest_at) = self.largest?;
+        self.schedule_next(now);
+        self.reports = self.reports.wrapping_add(1);
+        let received = self.map(largest, now);
+        let (at, largest_at) = (now.wire(), largest_at.wire());
+        Some(Report { number: self.reports, at, largest, largest_at, received })
+    }
+
+    fn schedule_next(&mut self, now: Timestamp) {
+        self.reported_at = Some(now);
+        self.repeated = self.repeated.saturating_add(1);
+        let doublings = self.repeated.saturating_sub(STEADY).min(6);
+        let regular = now + self.timer * (1 << doublings);
+        let Some(data_at) = self.data_at else { return self.due = Timestamp::NEVER };
+        // In a slow flow, the first report that can show that the next packet is missing.
+        let overdue = data_at + self.gap + OVERDUE;
+        let fits = now + LEAST_GAP <= overdue && overdue <= regular + self.timer / 2;
+        let next = if fits { overdue } else { regular };
+        let until = data_at + TAIL;
+        self.due = if next <= until { next } else { Timestamp::NEVER };
+    }
+
+    fn map(&mut self, largest: LinkSeq, now: Timestamp) -> Bytes {
+        while self.marks.get(1).is_some_and(|&(at, _)| now.since(at) > self.cover) {
+            self.marks.pop_front();
+        }
+        let oldest = self.marks.front().map_or(largest, |&(_, largest)| largest);
+        let span = oldest.behind(largest).clamp(0, MAX_REPORT_MAP as i32 * 8) as u32;
+        let mut map = BytesMut::with_capacity(MAX_REPORT_MAP);
+        for byte in 0..span.div_ceil(8) {
+            let bit =
+                |i: u32| u8::from(self.has(LinkSeq(largest.0.wrapping_sub(byte * 8 + i + 1))));
+            map.put_u8((0..8).fold(0, |bits, i| bits << 1 | bit(i)));
+        }
+        map.freeze()
+    }
+
+    fn has(&self, seq: LinkSeq) -> bool {
+        let at = seq.0 % WINDOW;
+        self.bits[at as usize / 64] & (1 << (at % 64)) != 0
+    }
+
+    fn set(&mut self, seq: LinkSeq) {
+        let at = seq.0 % WINDOW;
+        self.bits[at as usize / 64] |= 1 << (at % 64);
+    }
+
+    fn clear(&mut self, seq: LinkSeq) {
+        let at = seq.0 % WINDOW;
+        self.bits[at as usize / 64] &= !(1 << (at % 64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(1_000_000 + millis * 1000)
+    }
+
+    fn receipts(seqs: &[u32]) -> Receipts {
+        let mut receipts = Receipts::new();
+        for (millis, &seq) in (0..).zip(seqs) {
+            receipts.record_data(LinkSeq(seq), at(millis));
+        }
+        receipts
+    }
+
+    #[test]
+    fn nothing_to_report_before_the_first() {
+        assert_eq!(Receipts::new().report(at(0)), None);
+        assert_eq!(Receipts::new().due(), Timestamp::NEVER);
+    }
+
+    #[test]
+    fn the_map_shows_what_came() {
+        for (name, base) in [("plain", 100), ("wrapping", u32::MAX - 1)] {
+            let seqs = [0u32, 1, 3, 2, 7, 5].map(|step| step.wrapping_add(base));
+            let report = receipts(&seqs).report(at(9)).unwrap();
+            assert_eq!(report.largest, LinkSeq(base.wrapping_add(7)), "{name}");
+            assert_eq!(&report.received[..], [0b0101_1110], "{name}");
+            assert_eq!((report.at, report.largest_at), (at(9).wire(), at(4).wire()));
+        }
+    }
+
+    #[test]
+    fn a_confirmed_gap_is_reported_at_once_and_others_by_timer() {
+        let mut receipts = receipts(&[0, 2]);
+        assert_eq!(receipts.due(), at(5), "two later numbers are too few");
+        receipts.record_data(LinkSeq(4), at(2));
+        assert_eq!(receipts.due(), at(2));
+        receipts.report(at(2));
+        receipts.record_data(LinkSeq(9), at(3));
+        assert_eq!(receipts.due(), at(4), "not more often than every 2 ms");
+    }
+
+    #[test]
+    fn reports_go_on_for_a_while_after_the_last_data_and_then_end() {
+        let mut receipts = receipts(&[0]);
+        let mut times = Vec::new();
+        while receipts.due() != Timestamp::NEVER {
+            times.push(receipts.due().since(at(0)).as_millis());
+            receipts.report(receipts.due());
+            assert!(times.len() < 20);
+        }
+        assert_eq!(times[..8], [5, 10, 15, 20, 25, 30, 35, 45]);
+        assert!(times.last().is_some_and(|&last| (150..=300).contains(&last)), "{times:?}");
+    }
+
+    #[test]
+    fn in_a_slow_flow_a_report_shows_soon_that_a_packet_is_missing() {
+        let mut receipts = Receipts::new();
+        receipts.set_rtt(Duration::from_millis(40));
+        for seq in 0..100 {
+            receipts.record_data(LinkSeq(seq), at(20 * u64::from(seq)));
+            while receipts.due() <= at(20 * u64::from(seq) + 19) {
+                receipts.report(receipts.due());
+            }
+        }
+        let expected = at(2000);
+        while receipts.due() <= expected {
+            receipts.report(receipts.due());
+        }
+        let after = receipts.due().since(expected);
+        assert!((2000..=4000).contains(&after.as_micros()), "{after:?}");
+    }
+
+    #[test]
+    fn a_jump_of_any_size_is_bounded_and_clears() {
+        let mut receipts = receipts(&[0, 1, 2, 1_000_000, 1_000_001]);
+        let report = receipts.report(at(9)).unwrap();
+        assert_eq!(report.received.len(), MAX_REPORT_MAP);
+        assert_eq!(report.received[0], 0x80);
+        assert!(report.received[1..].iter().all(|&byte| byte == 0));
+        receipts.record_data(LinkSeq(2), at(10)); // far too old: must not set another's bit
+        let again = receipts.report(at(20)).unwrap();
+        assert!(again.received[1..].iter().all(|&byte| byte == 0));
+        let mut meter = LossMeter::new();
+        receipts.settle(&mut meter, at(20));
+    }
+
+    #[test]
+    fn coverage_follows_the_round_trip() {
+        let mut receipts = Receipts::new();
+        receipts.set_rtt(Duration::from_millis(200));
+        (0..2000).for_each(|seq| receipts.record_data(LinkSeq(seq), at(seq.into())));
+        let bits = receipts.report(at(2000)).unwrap().received.len() * 8;
+        assert!((400..=440).contains(&bits), "{bits}");
+    }
+}
