@@ -1,0 +1,225 @@
+use proptest::prelude::*;
+use tradewind_proto::statement::ClockCoordinate;
+
+use super::*;
+use crate::world::{NOON, World, id, insert, key, link, signed};
+
+fn world() -> World {
+    World::new(&[("fra", "sgp", 80.0), ("fra", "nyc", 40.0), ("nyc", "sgp", 110.0)])
+}
+
+fn delta(name: &str, base: u32, seq: u32, links: &[(&str, f64)]) -> Statement {
+    let links = links.iter().map(|&(to, delay_ms)| link(to, delay_ms)).collect();
+    let body = Body::Delta { base, clock: ClockCoordinate::default(), links, removed: vec![] };
+    Statement { origin: id(name), incarnation: Incarnation(1), seq, body }
+}
+
+fn restarted(statement: Statement) -> Statement {
+    Statement { incarnation: Incarnation(2), seq: 1, ..statement }
+}
+
+#[test]
+fn the_newer_statement_stays() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let old = world.statement("sgp");
+    let new = world.statement("sgp");
+    let stale = |seq| Err(Rejected::Stale { origin: id("sgp"), seq });
+    let unknown = |base| Err(Rejected::UnknownBase { origin: id("sgp"), base });
+    let quiet = Ok(Change::default());
+    let links = Ok(Change { links: true, ..Change::default() });
+    let again = Ok(Change { restarted: true, node: true, ..Change::default() });
+    let steps = [
+        ("newer full", new.clone(), quiet.clone()),
+        ("older full", old, stale(2)),
+        ("the same again", new, stale(3)),
+        ("delta", delta("sgp", 3, 4, &[("fra", 90.0)]), links),
+        ("the same delta", delta("sgp", 3, 4, &[("fra", 95.0)]), stale(4)),
+        ("delta that changes nothing", delta("sgp", 3, 5, &[("fra", 90.0)]), quiet),
+        ("delta on an older base", delta("sgp", 2, 6, &[]), unknown(2)),
+        ("delta on a newer base", delta("sgp", 6, 7, &[]), unknown(6)),
+        (
+            "restart",
+            restarted(world.statement("sgp")),
+            again.map(|change: Change| Change { links: true, ..change }),
+        ),
+        ("delta of the former start", delta("sgp", 3, 9, &[]), stale(9)),
+    ];
+    for (name, statement, result) in steps {
+        assert_eq!(insert(&mut lsdb, statement, NOON), result, "{name}");
+    }
+}
+
+#[test]
+fn a_delta_replaces_joins_and_removes_links_of_its_base() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let later = NOON + Duration::from_secs(5);
+    let mut first = delta("sgp", 1, 2, &[("fra", 90.0), ("tyo", 30.0)]);
+    if let Body::Delta { removed, .. } = &mut first.body {
+        removed.push(key("nyc"));
+    }
+    let change = insert(&mut lsdb, first, later).unwrap();
+    assert_eq!(change, Change { links: true, down: true, ..Change::default() });
+    let delays = |lsdb: &Lsdb| -> BTreeMap<PopKey, i32> {
+        let links = lsdb.member(key("sgp")).unwrap().links();
+        links.iter().map(|held| (held.statement.to, held.statement.delay_micros)).collect()
+    };
+    assert_eq!(delays(&lsdb), BTreeMap::from([(key("fra"), 90_000), (key("tyo"), 30_000)]));
+    // Only the newest delta counts: what it does not name is as in the base.
+    insert(&mut lsdb, delta("sgp", 1, 3, &[("tyo", 31.0)]), later).unwrap();
+    let expected = [(key("fra"), 80_000), (key("tyo"), 31_000), (key("nyc"), 110_000)];
+    assert_eq!(delays(&lsdb), BTreeMap::from(expected));
+    let since = |to| lsdb.member(key("sgp")).unwrap().link(key(to)).unwrap().since;
+    assert_eq!((since("fra"), since("nyc")), (NOON, later), "up all the time, and up again");
+}
+
+#[test]
+fn a_link_that_goes_down_is_said_to() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    world.link("sgp", "nyc").up = false;
+    assert!(world.say(&mut lsdb, "sgp", NOON).down);
+    assert_eq!(world.say(&mut lsdb, "sgp", NOON), Change::default(), "down already");
+    world.link("sgp", "nyc").up = true;
+    assert_eq!(world.say(&mut lsdb, "sgp", NOON), Change { links: true, ..Change::default() });
+}
+
+#[test]
+fn names_that_collide_in_packets_are_refused() {
+    let (held, refused) = ("yiijsv", "ktodoe");
+    assert_eq!(key(held), key(refused));
+    let mut world = World::new(&[("fra", held, 1.0), ("fra", refused, 1.0)]);
+    let mut lsdb = Lsdb::new(id("fra"));
+    world.say(&mut lsdb, held, NOON);
+    let statement = world.statement(refused);
+    let error = Rejected::KeyCollision { held: id(held), refused: id(refused) };
+    assert_eq!(insert(&mut lsdb, restarted(statement), NOON), Err(error));
+}
+
+#[test]
+fn a_newer_start_under_our_own_name_is_told() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let theirs = restarted(world.statement("fra"));
+    let error = Rejected::OwnName { name: id("fra"), ours: Incarnation(1), theirs: Incarnation(2) };
+    assert_eq!(insert(&mut lsdb, theirs, NOON), Err(error));
+}
+
+#[test]
+fn members_are_bounded() {
+    let mut lsdb = Lsdb::new(id("fra"));
+    let mut world = World::default();
+    let mut key_of = std::collections::BTreeSet::new();
+    for name in (0..).map(|n| format!("pop-{n}")) {
+        let statement = world.statement(&name);
+        if lsdb.members().len() == MAX_MEMBERS && !key_of.contains(&key(&name)) {
+            assert_eq!(
+                insert(&mut lsdb, statement, NOON),
+                Err(Rejected::Full { origin: id(&name) })
+            );
+            break;
+        }
+        key_of.insert(key(&name));
+        insert(&mut lsdb, statement, NOON).ok();
+    }
+}
+
+#[test]
+fn the_silent_leave_and_are_not_brought_back_by_old_statements() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let soon = NOON + SILENCE / 2;
+    world.say(&mut lsdb, "nyc", soon);
+    let last = delta("sgp", 1, 2, &[("fra", 81.0)]);
+    insert(&mut lsdb, last, soon).unwrap();
+    assert_eq!(lsdb.expire(NOON + SILENCE), [id("sgp")], "neither nyc nor ourselves");
+    let held_elsewhere = Statement { seq: 1, ..world.statement("sgp") };
+    assert!(matches!(insert(&mut lsdb, held_elsewhere, soon), Err(Rejected::Stale { .. })));
+    let last = delta("sgp", 1, 2, &[]);
+    assert!(matches!(insert(&mut lsdb, last, soon), Err(Rejected::Stale { .. })));
+    let back = Statement { seq: 3, ..world.statement("sgp") };
+    assert!(insert(&mut lsdb, back, soon).unwrap().joined);
+}
+
+/// Everything that `from` finds lacking at `to`, passed on; returns how many statements that took.
+fn pass_on(
+    from: &Lsdb,
+    to: &mut Lsdb,
+    cursor: &mut Cursor,
+    theirs: &mut Cursor,
+    said: &Said,
+) -> usize {
+    let missing = from.lacking(&to.digest_since(theirs), cursor);
+    for signed in &missing {
+        let statement = said[&(signed.body.to_vec(), signed.signature)].clone();
+        let _ = to.insert(signed.clone(), statement, Labels::default(), NOON);
+    }
+    missing.len()
+}
+
+type Said = BTreeMap<(Vec<u8>, [u8; 64]), Statement>;
+
+/// What each holds, by origin.
+fn held(lsdb: &Lsdb) -> Vec<(PopKey, u64, u32, u32)> {
+    let numbers = |m: &Member| (m.key(), m.incarnation().0, m.full_seq(), m.newest_seq());
+    lsdb.members().map(numbers).collect()
+}
+
+proptest! {
+    #[test]
+    fn two_that_exchange_digests_come_to_hold_the_same(
+        steps in prop::collection::vec((0..3usize, any::<bool>(), any::<bool>(), any::<bool>()), 1..40),
+    ) {
+        let names = ["nyc", "sgp", "tyo"];
+        let (mut a, mut b) = (Lsdb::new(id("fra")), Lsdb::new(id("lon")));
+        let mut world = World::default();
+        let mut bases = BTreeMap::new();
+        let mut said = Said::new();
+        // What a knows of b and was told by it, and the reverse.
+        let [mut a_of_b, mut b_of_a, mut told_a, mut told_b] = [(); 4].map(|()| Cursor::default());
+        let mut sent = 0;
+        for (who, full, to_a, exchange) in &steps {
+            let name = names[*who];
+            let mut statement = world.statement(name);
+            if let (Some(&base), false) = (bases.get(name), full) {
+                statement = delta(name, base, statement.seq, &[]);
+            } else {
+                bases.insert(name, statement.seq);
+            }
+            let wrapped = signed(&statement);
+            said.insert((wrapped.body.to_vec(), wrapped.signature), statement.clone());
+            let _ = insert(if *to_a { &mut a } else { &mut b }, statement, NOON);
+            if *exchange {
+                sent += pass_on(&a, &mut b, &mut a_of_b, &mut told_a, &said);
+                sent += pass_on(&b, &mut a, &mut b_of_a, &mut told_b, &said);
+            }
+        }
+        for _ in 0..2 {
+            sent += pass_on(&a, &mut b, &mut a_of_b, &mut told_a, &said);
+            sent += pass_on(&b, &mut a, &mut b_of_a, &mut told_b, &said);
+        }
+        prop_assert_eq!(held(&a), held(&b));
+        prop_assert!(sent <= 2 * steps.len(), "{} statements for {} steps", sent, steps.len());
+        let quiet = pass_on(&a, &mut b, &mut a_of_b, &mut told_a, &said) + pass_on(&b, &mut a, &mut b_of_a, &mut told_b, &said);
+        prop_assert_eq!(quiet, 0);
+    }
+}
+
+#[test]
+fn what_a_neighbour_sent_is_not_sent_back_and_digests_carry_only_changes() {
+    let mut world = world();
+    let mut lsdb = Lsdb::new(id("fra"));
+    let mut cursor = Cursor::default();
+    world.say(&mut lsdb, "fra", NOON);
+    let from_neighbour = world.statement("sgp");
+    cursor.heard(&from_neighbour);
+    insert(&mut lsdb, from_neighbour, NOON).unwrap();
+    let missing = lsdb.lacking(&[], &mut cursor);
+    assert_eq!(missing.iter().map(|m| m.body.to_vec()).collect::<Vec<_>>(), [b"fra".to_vec()]);
+    assert_eq!(lsdb.digest_since(&mut cursor).len(), 2);
+    assert_eq!(lsdb.digest_since(&mut cursor), []);
+    world.say(&mut lsdb, "sgp", NOON);
+    assert_eq!(lsdb.digest_since(&mut cursor).len(), 1);
+    assert_eq!(lsdb.digest_all().len(), 2);
+}
