@@ -1,0 +1,199 @@
+//! The daemon around a node: sockets, QUIC and the clock, and the one loop that drives it.
+//!
+//! A relay runs on one thread: one `current_thread` runtime with local tasks that read sockets,
+//! and a loop that alone touches the node. Everything that arrives is an [`Event`] in one bounded
+//! channel, taken in batches, so that one wake-up is shared by many packets. Protocol and routing
+//! are the node's business: here is only I/O.
+
+mod admin;
+mod answer;
+pub mod clock;
+mod connection;
+mod daemon;
+mod refusals;
+mod route_mtu;
+mod running;
+mod socket;
+mod transport;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+use tradewind_proto::control::Message;
+use tradewind_proto::link::Liveness;
+use tradewind_proto::statement::ServiceStatement;
+use tradewind_proto::units::{FlowId, PopId, ServiceName, Timestamp};
+
+use crate::api::Query;
+use crate::config::{self, Config};
+use crate::identity::Identity;
+use crate::node::control::SelfDescription;
+use crate::node::edge::{EdgeLimits, ServiceSpec, Target, TunnelId, TunnelSpec};
+use crate::node::neighbour::{ConnId, Refusal};
+use crate::node::{Mesh, News, Node, NodeConfig, Output};
+
+pub use daemon::run;
+
+use admin::Admin;
+use clock::Clock;
+use connection::{Connector, Established, Line};
+use refusals::Refusals;
+use socket::{Egresses, Tunnels, WANTED_BUFFER};
+use transport::{Quic, SMALLEST_MTU};
+
+/// The most events that wait for the loop; sockets are not read while it is full.
+const MAX_EVENTS: usize = 4096;
+/// The most events handled in one turn of the loop.
+const BATCH: usize = 256;
+/// How long a leaving relay goes on forwarding after it said so.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the tasks of a relay tell its loop.
+pub(crate) enum Event {
+    /// A connection was made.
+    Connected(Box<Established>),
+    /// An attempt to dial failed.
+    DialFailed { address: String, reason: String },
+    /// Somebody's connection was refused before it was one.
+    Refused { remote: IpAddr, reason: String },
+    /// A connection ended.
+    Closed(ConnId, String),
+    /// A datagram came.
+    Datagram(ConnId, Bytes),
+    /// A control message came.
+    Message(ConnId, Message),
+    /// A local program sent a packet to a tunnel.
+    Tunnel { tunnel: TunnelId, offset: u16, source: SocketAddr, payload: Bytes },
+    /// A service answered on a flow's socket.
+    Egress { flow: FlowId, payload: Bytes },
+}
+
+/// What the outside tells a running relay.
+pub enum Command {
+    /// Take on a new configuration; the answer says what could not be changed.
+    Reload(Box<Config>, oneshot::Sender<anyhow::Result<Vec<&'static str>>>),
+    /// Say so, forward for two more seconds, and end.
+    Leave,
+}
+
+/// What the daemon itself counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounters {
+    /// Connections refused.
+    pub refused: u64,
+    /// Datagrams that QUIC did not take.
+    pub datagrams_refused: u64,
+    /// Payloads that a local socket did not take.
+    pub local_refused: u64,
+    /// Neighbours cut off because they did not read their control stream.
+    pub cut_off: u64,
+}
+
+/// A relay with its sockets bound, ready to run.
+pub struct Relay {
+    config: Config,
+    identity: Rc<Identity>,
+    clock: Clock,
+    overlay: std::net::UdpSocket,
+    admin: std::net::TcpListener,
+    /// Bound at once, so that a port in use is an error of the start.
+    tunnels: Vec<(config::PortRange, Vec<std::net::UdpSocket>)>,
+}
+
+impl Relay {
+    /// Reads the identity and binds every socket; nothing runs yet. A port in use is an error.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let seconds = clock.now().as_micros() / 1_000_000;
+        let identity = Rc::new(config.load_identity(seconds)?);
+        let listen = config.overlay.listen;
+        let (overlay, granted) = socket::bind(listen, WANTED_BUFFER)
+            .with_context(|| in_use("overlay.listen", listen))?;
+        warn_of_small_buffers(granted);
+        let admin = std::net::TcpListener::bind(config.admin.listen)
+            .with_context(|| in_use("admin.listen", config.admin.listen))?;
+        admin.set_nonblocking(true)?;
+        check_descriptors(&config);
+        let tunnels = bind_tunnels(&config.tunnels)?;
+        Ok(Self { config, identity, clock, overlay, admin, tunnels })
+    }
+
+    /// Where it receives QUIC.
+    pub fn overlay_addr(&self) -> std::io::Result<SocketAddr> {
+        self.overlay.local_addr()
+    }
+
+    /// Where it serves HTTP.
+    pub fn admin_addr(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Runs until told to leave, or until it can't go on. Call on a `LocalSet` of a
+    /// `current_thread` runtime. Dropping the future kills the relay without a goodbye.
+    pub async fn run(self, commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
+        running::Running::start(self)?.run(commands).await
+    }
+}
+
+fn bind_tunnels(
+    tunnels: &[config::Tunnel],
+) -> anyhow::Result<Vec<(config::PortRange, Vec<std::net::UdpSocket>)>> {
+    let bind_one = |address| {
+        let bound = socket::bind(address, WANTED_BUFFER);
+        bound.map(|(socket, _)| socket).with_context(|| in_use("tunnel.listen", address))
+    };
+    tunnels
+        .iter()
+        .map(|tunnel| {
+            let sockets: anyhow::Result<Vec<_>> = tunnel.listen.addresses().map(bind_one).collect();
+            Ok((tunnel.listen, sockets?))
+        })
+        .collect()
+}
+
+fn in_use(key: &str, address: SocketAddr) -> String {
+    format!(
+        "{key} = \"{address}\" can't be bound; stop what uses that port or choose another \
+         (`ss -lunp` shows who listens)"
+    )
+}
+
+/// Small receive buffers lose packets in bursts: say once how to get larger ones.
+fn warn_of_small_buffers(granted: usize) {
+    if granted < WANTED_BUFFER {
+        warn!(
+            "the kernel gave the QUIC socket a receive buffer of {granted} bytes, {WANTED_BUFFER} \
+             are wanted; run `sysctl -w net.core.rmem_max={WANTED_BUFFER} \
+             net.core.wmem_max={WANTED_BUFFER}`"
+        );
+    }
+}
+
+/// Every flow that leaves here has a socket of its own: raise the limit on descriptors as far as
+/// the system lets us, and say so if it is too low.
+fn check_descriptors(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let listeners: u64 = config.tunnels.iter().map(|tunnel| u64::from(tunnel.listen.count)).sum();
+    let wanted = EdgeLimits::default().egress_flows as u64 + listeners + 64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised =
+        setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
+    if raised.is_err() || possible < wanted {
+        warn!(
+            "this process may open {possible} descriptors, {wanted} are wanted for as many flows; \
+             raise the limit (`ulimit -n {wanted}`, or LimitNOFILE={wanted} in the systemd unit)"
+        );
+    }
+}

@@ -1,0 +1,491 @@
+//! The control plane of one relay: link state in and out, routes from it.
+//!
+//! [`Control`] keeps the link-state database, verifies what comes into it, states what this relay
+//! measures, and computes tables from all of it. It moves no packets and knows connections only by
+//! the neighbour they lead to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradewind_proto::control::{DigestEntry, Message};
+use tradewind_proto::link::{Liveness, Quality};
+use tradewind_proto::statement::{
+    Body, LinkStatement, NodeState, Policy, ServiceStatement, SignedStatement, Statement,
+};
+use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
+use tradewind_router::clock::{ClockEstimator, ClockSample, normalised};
+use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Rejected};
+use tradewind_router::routes::{Router, RouterConfig};
+use tradewind_router::tables::Tables;
+
+use super::advertise::{Advert, Advertiser};
+use crate::identity::{CertificateError, Identity, PeerCertificate, verify_signature};
+
+/// How often link measurements are looked at. Worsening is to be seen within 250 ms.
+pub const MEASURE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often neighbours hear what this relay has.
+const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the relay's clock is compared with those of its neighbours.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who can sign for this relay, and tell who signed for another.
+pub trait Trust {
+    /// This relay's certificate (DER).
+    fn certificate(&self) -> Bytes;
+    /// This relay's labels.
+    fn labels(&self) -> Labels;
+    /// Signs with this relay's key (Ed25519).
+    fn sign(&self, body: &[u8]) -> [u8; 64];
+    /// What `certificate` (DER) proves at `now`, or why it proves nothing.
+    fn verify_certificate(
+        &self,
+        certificate: &[u8],
+        now: Timestamp,
+    ) -> Result<PeerCertificate, CertificateError>;
+    /// Whether `signature` over `body` is by `public_key`.
+    fn verify_signature(&self, public_key: &[u8; 32], body: &[u8], signature: &[u8; 64]) -> bool;
+}
+
+impl Trust for Rc<Identity> {
+    fn certificate(&self) -> Bytes {
+        Bytes::copy_from_slice(self.certificate_der())
+    }
+
+    fn labels(&self) -> Labels {
+        Identity::labels(self).clone()
+    }
+
+    fn sign(&self, body: &[u8]) -> [u8; 64] {
+        Identity::sign(self, body)
+    }
+
+    fn verify_certificate(
+        &self,
+        certificate: &[u8],
+        now: Timestamp,
+    ) -> Result<PeerCertificate, CertificateError> {
+        self.authority().verify_certificate(certificate, now.as_micros() / 1_000_000)
+    }
+
+    fn verify_signature(&self, public_key: &[u8; 32], body: &[u8], signature: &[u8; 64]) -> bool {
+        verify_signature(public_key, body, signature)
+    }
+}
+
+/// What the relay says of itself beside its links.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SelfDescription {
+    /// Where it can be dialled.
+    pub addresses: Vec<String>,
+    /// Degrees north and east.
+    pub location: Option<(f32, f32)>,
+    /// What can be reached there.
+    pub services: Vec<ServiceStatement>,
+    /// The rules that its flows obey.
+    pub policies: Vec<Policy>,
+    /// It is leaving.
+    pub draining: bool,
+}
+
+/// What was refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControlCounters {
+    /// Statements of this relay.
+    pub statements_tx: u64,
+    /// Statements received.
+    pub statements_rx: u64,
+    /// Of those, already known or older than what is known.
+    pub stale: u64,
+    /// Deltas whose full statement is unknown.
+    pub unknown_base: u64,
+    /// Certificates or signatures that prove nothing.
+    pub forged: u64,
+    /// Statements that could not be read.
+    pub malformed: u64,
+    /// Names whose key another relay has.
+    pub collisions: u64,
+    /// Statements beyond the limit on members.
+    pub overflow: u64,
+    /// Times that routes were computed.
+    pub computations: u64,
+}
+
+/// What [`Control`] wants done.
+#[derive(Debug)]
+pub enum ControlOutput {
+    /// Tell a neighbour.
+    Tell(PopKey, Message),
+    /// Routes changed.
+    Tables(Arc<Tables>),
+    /// Another relay was started anew.
+    Restarted(PopKey, Incarnation),
+    /// A newer start of this relay's own name runs elsewhere: stop.
+    Replaced(Incarnation),
+}
+
+/// The control plane.
+pub struct Control<T> {
+    own: PopId,
+    incarnation: Incarnation,
+    trust: T,
+    description: SelfDescription,
+    lsdb: Lsdb,
+    router: Router,
+    clock: ClockEstimator,
+    advertiser: Advertiser,
+    /// Our own newest full statement, and the newest delta on it.
+    stated: [Option<SignedStatement>; 2],
+    /// What each neighbour was told and has.
+    adjacent: BTreeMap<PopKey, Cursor>,
+    /// Identities of members, so that a certificate is verified once.
+    known: BTreeMap<PopKey, (Bytes, PeerCertificate)>,
+    outputs: VecDeque<ControlOutput>,
+    dirty: bool,
+    next_digest: Timestamp,
+    next_alignment: Timestamp,
+    counters: ControlCounters,
+}
+
+impl<T: Trust> Control<T> {
+    /// The control plane of the relay `own`, alone so far.
+    pub fn new(
+        own: PopId,
+        incarnation: Incarnation,
+        description: SelfDescription,
+        trust: T,
+        now: Timestamp,
+    ) -> Self {
+        let mut control = Self {
+            lsdb: Lsdb::new(own.clone()),
+            router: Router::new(own.clone(), RouterConfig::default()),
+            clock: ClockEstimator::new(),
+            own,
+            incarnation,
+            trust,
+            description,
+            advertiser: Advertiser::default(),
+            stated: [None, None],
+            adjacent: BTreeMap::new(),
+            known: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            dirty: true,
+            next_digest: now + DIGEST_INTERVAL,
+            next_alignment: now,
+            counters: ControlCounters::default(),
+        };
+        control.router.want_policy(PolicyId::NONE);
+        for policy in control.description.policies.clone() {
+            control.router.want_policy(policy.id());
+        }
+        control.handle_links(std::iter::empty(), now);
+        control
+    }
+
+    /// Replaces what the relay says of itself, and tells everybody.
+    pub fn describe(&mut self, description: SelfDescription) {
+        for policy in &description.policies {
+            self.router.want_policy(policy.id());
+        }
+        if self.description != description {
+            self.description = description;
+            self.advertiser.want_full();
+        }
+    }
+
+    /// What the relay says of itself.
+    pub fn description(&self) -> &SelfDescription {
+        &self.description
+    }
+
+    /// A neighbour said hello (or did anew): tell it what we have.
+    pub fn handle_adjacent(&mut self, peer: PopKey) {
+        let mut cursor = Cursor::default();
+        let digest = self.lsdb.digest_since(&mut cursor);
+        self.adjacent.insert(peer, cursor);
+        // Our own statement goes first, so that the neighbour knows us before anything else.
+        for signed in self.stated.iter().flatten() {
+            self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed.clone())));
+        }
+        self.outputs.push_back(ControlOutput::Tell(peer, Message::Digest(digest)));
+    }
+
+    /// A neighbour is gone.
+    pub fn handle_lost(&mut self, peer: PopKey) {
+        self.adjacent.remove(&peer);
+    }
+
+    /// A neighbour passed on a statement.
+    pub fn handle_statement(&mut self, peer: PopKey, signed: SignedStatement, now: Timestamp) {
+        self.counters.statements_rx += 1;
+        let Ok(statement) = Statement::decode(&signed.body) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if let Some(cursor) = self.adjacent.get_mut(&peer) {
+            cursor.heard(&statement);
+        }
+        if !self.is_news(&statement) {
+            self.counters.stale += 1;
+            return;
+        }
+        let Some((labels, statement)) = self.verified(&signed, statement, now) else {
+            self.counters.forged += 1;
+            return;
+        };
+        let (origin, incarnation) = (statement.origin.key(), statement.incarnation);
+        match self.lsdb.insert(signed, statement, labels, now) {
+            Ok(change) => {
+                self.dirty |= change.is_visible();
+                if change.restarted {
+                    self.outputs.push_back(ControlOutput::Restarted(origin, incarnation));
+                }
+            }
+            Err(Rejected::Stale { .. }) => self.counters.stale += 1,
+            Err(Rejected::UnknownBase { .. }) => self.counters.unknown_base += 1,
+            Err(Rejected::KeyCollision { .. }) => self.counters.collisions += 1,
+            Err(Rejected::Full { .. }) => self.counters.overflow += 1,
+            Err(Rejected::OwnName { theirs, .. }) => {
+                self.outputs.push_back(ControlOutput::Replaced(theirs));
+            }
+        }
+    }
+
+    /// A cheap look before any signature is verified.
+    fn is_news(&self, statement: &Statement) -> bool {
+        let Some(member) = self.lsdb.member(statement.origin.key()) else { return true };
+        (statement.incarnation, statement.seq) > (member.incarnation(), member.newest_seq())
+    }
+
+    /// The statement, if its origin really signed it, with the services that it may not advertise
+    /// left out.
+    fn verified(
+        &mut self,
+        signed: &SignedStatement,
+        mut statement: Statement,
+        now: Timestamp,
+    ) -> Option<(Labels, Statement)> {
+        let key = statement.origin.key();
+        if let Body::Full(state) = &statement.body
+            && self.known.get(&key).is_none_or(|(held, _)| *held != state.certificate)
+        {
+            let identity = self.trust.verify_certificate(&state.certificate, now).ok()?;
+            if *identity.id() != statement.origin
+                || !self.trust.verify_signature(
+                    &identity.public_key,
+                    &signed.body,
+                    &signed.signature,
+                )
+            {
+                return None;
+            }
+            self.known.insert(key, (state.certificate.clone(), identity));
+        } else {
+            let (_, identity) = self.known.get(&key)?;
+            if *identity.id() != statement.origin
+                || !self.trust.verify_signature(
+                    &identity.public_key,
+                    &signed.body,
+                    &signed.signature,
+                )
+            {
+                return None;
+            }
+        }
+        let (_, identity) = self.known.get(&key)?;
+        if let (Body::Full(state), Some(allowed)) = (&mut statement.body, identity.services()) {
+            state.services.retain(|service| allowed.contains(&service.name));
+        }
+        Some((identity.labels().clone(), statement))
+    }
+
+    /// A neighbour said what it has: send what it lacks.
+    pub fn handle_digest(&mut self, peer: PopKey, digest: &[DigestEntry]) {
+        let Some(cursor) = self.adjacent.get_mut(&peer) else { return };
+        for signed in self.lsdb.lacking(digest, cursor) {
+            self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed)));
+        }
+    }
+
+    /// The relay's own links were measured; call every [`MEASURE_INTERVAL`], and at once when a
+    /// link comes or goes.
+    pub fn handle_links<'a>(
+        &mut self,
+        links: impl Iterator<Item = (PopKey, Liveness, &'a Quality)>,
+        now: Timestamp,
+    ) {
+        let links: Vec<_> = links.collect();
+        self.align_clock(&links, now);
+        let statements: BTreeMap<_, _> = links
+            .iter()
+            .filter_map(|&(peer, liveness, quality)| {
+                Some((peer, self.link_statement(peer, liveness, quality, now)?))
+            })
+            .collect();
+        if let Some(advert) = self.advertiser.poll(&statements, now) {
+            self.state(advert, now);
+        }
+        for origin in self.lsdb.expire(now) {
+            self.known.remove(&origin.key());
+            self.dirty = true;
+        }
+        if now >= self.next_digest {
+            self.next_digest = now + DIGEST_INTERVAL;
+            self.tell_digests();
+        }
+        self.dirty |= self.router.poll_timeout() <= now;
+        self.recompute(now);
+    }
+
+    fn align_clock(&mut self, links: &[(PopKey, Liveness, &Quality)], now: Timestamp) {
+        let samples: Vec<_> = links
+            .iter()
+            .filter_map(|(peer, _, quality)| {
+                // The delays of distant neighbours are more likely to differ between directions.
+                let weight = 1.0 / quality.rtt?.as_secs_f64().max(0.001);
+                Some(ClockSample {
+                    theirs: self.lsdb.member(*peer)?.clock(),
+                    raw_tx: quality.raw_delay_tx?,
+                    raw_rx: quality.raw_delay_rx?,
+                    weight,
+                })
+            })
+            .collect();
+        if now >= self.next_alignment {
+            self.next_alignment = now + CLOCK_INTERVAL;
+            self.clock.update(&samples, now);
+        }
+    }
+
+    /// What to say of one link; nothing before it was measured.
+    fn link_statement(
+        &self,
+        peer: PopKey,
+        liveness: Liveness,
+        quality: &Quality,
+        now: Timestamp,
+    ) -> Option<LinkStatement> {
+        let rtt = quality.rtt?;
+        let own = self.clock.coordinate(now);
+        let theirs = self.lsdb.member(peer)?.clock();
+        Some(LinkStatement {
+            to: peer,
+            up: !matches!(liveness, Liveness::Down | Liveness::Starting),
+            delay_micros: normalised(quality.raw_delay_tx?, &own, &theirs, now),
+            jitter: quality.jitter_tx,
+            rtt,
+            loss: quality.loss_tx,
+            burst: quality.burst_tx,
+            capacity_kbps: quality.capacity_bps.map_or(0, kbps),
+            load_kbps: kbps(quality.load_bps),
+            cost: Duration::ZERO,
+        })
+    }
+
+    /// Signs and spreads a statement.
+    fn state(&mut self, advert: Advert, now: Timestamp) {
+        let clock = self.clock.coordinate(now);
+        let is_full = matches!(advert, Advert::Full { .. });
+        let (seq, body) = match advert {
+            Advert::Full { seq, links } => (seq, Body::Full(self.node_state(links, now))),
+            Advert::Delta { seq, base, links, removed } => {
+                (seq, Body::Delta { base, clock, links, removed })
+            }
+        };
+        let statement =
+            Statement { origin: self.own.clone(), incarnation: self.incarnation, seq, body };
+        let body = statement.encode();
+        let signature = self.trust.sign(&body);
+        let signed = SignedStatement { body, signature };
+        self.counters.statements_tx += 1;
+        self.stated = match std::mem::take(&mut self.stated) {
+            [full, _] if !is_full => [full, Some(signed.clone())],
+            _ => [Some(signed.clone()), None],
+        };
+        for &peer in self.adjacent.keys() {
+            self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed.clone())));
+        }
+        let inserted = self.lsdb.insert(signed, statement, self.trust.labels(), now);
+        debug_assert!(inserted.is_ok(), "{inserted:?}");
+        self.dirty = true;
+    }
+
+    fn node_state(&self, links: Vec<LinkStatement>, now: Timestamp) -> NodeState {
+        let description = self.description.clone();
+        NodeState {
+            certificate: self.trust.certificate(),
+            addresses: description.addresses,
+            location: description.location,
+            services: description.services,
+            policies: description.policies,
+            draining: description.draining,
+            load_permille: 0,
+            clock: self.clock.coordinate(now),
+            sealing_key: None,
+            links,
+        }
+    }
+
+    fn tell_digests(&mut self) {
+        for (&peer, cursor) in &mut self.adjacent {
+            let digest = self.lsdb.digest_since(cursor);
+            self.outputs.push_back(ControlOutput::Tell(peer, Message::Digest(digest)));
+        }
+    }
+
+    /// Routes under `policy` are needed: computes them at once.
+    pub fn want_policy(&mut self, policy: PolicyId, now: Timestamp) {
+        if self.router.want_policy(policy) {
+            self.dirty = true;
+            self.recompute(now);
+        }
+    }
+
+    /// A link of this relay turned suspect or sound again.
+    pub fn set_suspect(&mut self, peer: PopKey, suspect: bool, now: Timestamp) {
+        if self.router.set_suspect(peer, suspect) {
+            self.dirty = true;
+            self.recompute(now);
+        }
+    }
+
+    /// Computes routes if something changed.
+    pub fn recompute(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.dirty) {
+            self.counters.computations += 1;
+            self.router.update(&self.lsdb, now);
+            self.outputs.push_back(ControlOutput::Tables(self.router.tables()));
+        }
+    }
+
+    /// What is wanted, oldest first.
+    pub fn poll_output(&mut self) -> Option<ControlOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Everybody's link state.
+    pub fn lsdb(&self) -> &Lsdb {
+        &self.lsdb
+    }
+
+    /// Routes, and why.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// What was refused, by reason.
+    pub fn counters(&self) -> &ControlCounters {
+        &self.counters
+    }
+
+    /// Who signs and verifies.
+    pub fn trust(&self) -> &T {
+        &self.trust
+    }
+}
+
+fn kbps(bps: u64) -> u32 {
+    u32::try_from(bps / 1000).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,180 @@
+//! Which way packets take, where they may not go, and how long they have.
+
+use super::*;
+
+const RULE: PolicyId = PolicyId(77);
+
+fn ruled() -> TunnelSpec {
+    TunnelSpec { policy: RULE, ..tunnel_to("echo", None) }
+}
+
+/// The same routes under `RULE` as without a policy.
+fn learn(world: &mut World, at: PopKey) {
+    let map = &mut world.pop(at).map;
+    map.policies.insert(RULE);
+    let under = map.entries.iter().map(|((_, to), entry)| ((RULE, *to), entry.clone()));
+    map.entries.extend(under.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_egress_keeps_its_identity_when_the_route_changes() {
+    let mut world = World::new();
+    world.client_sends(1, "x");
+    let flow = world.last_flow();
+    world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), entry(&[FRA, SGP], 30));
+    world.client_sends(1, "y");
+    assert_eq!(world.last_flow(), flow);
+    assert_eq!(world.flow(FRA).path_tx, Some(path(&[FRA, SGP])));
+}
+
+#[test]
+fn the_paths_of_arrivals_are_recorded_and_bounded() {
+    let mut world = World::new();
+    for via in 0..20 {
+        let route = entry(&[FRA, PopKey(100 + via), SGP], 30);
+        world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), route);
+        world.wait(ms(1));
+        world.client_sends(1, "x");
+        world.client_sends(1, "x");
+        let recorded = world.flow(SGP).paths_rx;
+        let latest = recorded.iter().max_by_key(|path| path.last_at).expect("a path");
+        assert_eq!(latest.path.pops(), [FRA, PopKey(100 + via), SGP]);
+        assert_eq!(latest.packets, 2);
+        assert!(recorded.len() <= MAX_RECORDED_PATHS);
+    }
+    assert_eq!(world.flow(FRA).paths_rx.len(), 1, "the way back did not change");
+}
+
+#[test]
+fn a_deadline_that_no_packet_could_meet_is_stretched() {
+    for (delay, expected) in [(40, 300), (275, 300), (276, 301), (900, 925)] {
+        let mut world = World::new();
+        world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), entry(&[FRA, SGP], delay));
+        world.client_puts(1, "x");
+        assert_eq!(world.wire[0].0.budget.span(), ms(expected));
+        let open = world.wire[0].0.open.clone().expect("the first packet opens");
+        assert_eq!(open.deadline, ms(300), "the egress judges for itself");
+        let flow = world.flow(FRA);
+        assert_eq!(flow.deadline_used, ms(expected));
+        let warning = FlowWarning::DeadlineStretched { configured: ms(300), used: ms(expected) };
+        assert_eq!(flow.warnings.contains(&warning), expected > 300);
+    }
+}
+
+#[test]
+fn disjoint_flows_travel_twice_and_arrive_once() {
+    let mut world = World::new();
+    world.set_tunnel(TunnelSpec { redundancy: Redundancy::Disjoint, ..tunnel_to("echo", None) });
+    world.client_sends(1, "alone");
+    assert_eq!(world.flow(FRA).warnings, [FlowWarning::NoPair]);
+    let mut pair = entry(&[FRA, SGP], 400);
+    pair.pair = Some((way(&[FRA, VIA, SGP], 500), way(&[FRA, WIA, VIA, MAD, SGP], 420)));
+    world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), pair);
+    for len in (MAX_PACKET - 110..MAX_PACKET - 40).chain([5, 2_000]) {
+        world.take_out();
+        world.client_puts(1, vec![1; len]);
+        let (long, short): (Vec<_>, Vec<_>) =
+            world.wire.iter().partition(|(header, _)| header.path.pops().len() == 5);
+        assert!(!long.is_empty() && long.len() == short.len());
+        for (header, payload) in &world.wire {
+            assert!(header.encoded_len() + payload.len() + 8 <= MAX_PACKET);
+            assert_eq!(header.budget.span(), ms(445), "by the faster of the two");
+        }
+        world.settle();
+        let flow = world.last_flow();
+        assert_eq!(world.take_out(), [Out::Service(SGP, flow, vec![1; len].into())]);
+    }
+    assert!(world.dropped(SGP, DropReason::Duplicate) >= 3);
+    assert!(!world.flow(FRA).warnings.contains(&FlowWarning::NoPair));
+    assert_eq!(world.flow(SGP).redundancy, Redundancy::Disjoint, "for the way back");
+}
+
+#[test]
+fn routes_are_asked_for_before_the_first_packet_and_once_a_second_while_they_miss() {
+    let mut world = World::new();
+    world.set_tunnel(ruled());
+    assert_eq!(world.take_out(), [Out::Wanted(FRA, RULE)]);
+    for (after, expected) in [(500, vec![]), (600, vec![Out::Wanted(FRA, RULE)])] {
+        world.wait(ms(after));
+        world.client_sends(1, "x");
+        world.client_sends(1, "x");
+        assert_eq!(world.take_out(), expected);
+        assert_eq!(world.flow(FRA).blocked, Some(DropReason::RoutesPending));
+    }
+    assert_eq!(world.dropped(FRA, DropReason::RoutesPending), 4);
+    learn(&mut world, FRA);
+    world.client_sends(1, "y");
+    assert!(matches!(world.take_out()[0], Out::Service(SGP, ..)), "resumes by itself");
+    assert_eq!(world.flow(FRA).blocked, None);
+}
+
+#[test]
+fn wishes_for_routes_are_bounded() {
+    let mut world = World::new();
+    for rule in 1..=200 {
+        world.set_tunnel(TunnelSpec { policy: PolicyId(rule), ..tunnel_to("echo", None) });
+    }
+    let wanted = world.take_out().len();
+    assert!((60..=64).contains(&wanted), "{wanted}");
+    assert!(world.pops[&FRA].edge.counters().wishes_held > 100);
+    world.wait(ms(1_000));
+    world.set_tunnel(ruled());
+    assert_eq!(world.take_out(), [Out::Wanted(FRA, RULE)], "the old ones made room");
+}
+
+#[test]
+fn an_egress_without_routes_answers_over_the_relays_that_the_policy_allowed() {
+    let mut world = World::new();
+    world.set_tunnel(ruled());
+    learn(&mut world, FRA);
+    let route = entry(&[FRA, WIA, SGP], 30);
+    world.pop(FRA).map.entries.insert((RULE, SGP), route);
+    world.client_sends(1, "x");
+    assert!(world.take_out().contains(&Out::Wanted(SGP, RULE)));
+    let flow = world.flow(SGP);
+    assert_eq!(flow.path_tx, Some(path(&[SGP, WIA, FRA])), "not over VIA");
+    learn(&mut world, SGP);
+    world.service_sends(SGP, flow.id, "answer");
+    assert_eq!(world.flow(SGP).path_tx, Some(path(&[SGP, VIA, FRA])), "its own routes");
+}
+
+#[test]
+fn a_policy_that_leaves_no_way_fails_closed_and_resumes() {
+    let mut world = World::new();
+    world.set_tunnel(ruled());
+    learn(&mut world, FRA);
+    learn(&mut world, SGP);
+    world.client_sends(1, "x");
+    let flow = world.last_flow();
+    world.take_out();
+    let back = world.pop(SGP).map.entries.remove(&(RULE, FRA)).expect("a route");
+    world.service_sends(SGP, flow, "lost");
+    assert_eq!(world.flow(SGP).blocked, Some(DropReason::NoRoute));
+    let there = world.pop(FRA).map.entries.remove(&(RULE, SGP)).expect("a route");
+    world.client_sends(1, "lost");
+    assert_eq!(world.flow(FRA).drops.of(DropReason::NoRoute), 1);
+    assert_eq!(world.take_out(), []);
+    world.pop(SGP).map.entries.insert((RULE, FRA), back);
+    world.pop(FRA).map.entries.insert((RULE, SGP), there);
+    world.client_sends(1, "there");
+    world.service_sends(SGP, flow, "back");
+    let expected =
+        [Out::Service(SGP, flow, "there".into()), Out::Client(FRA, client(1), "back".into())];
+    assert_eq!(world.take_out(), expected);
+}
+
+#[test]
+fn answers_have_the_class_deadline_and_policy_of_the_flow() {
+    let mut world = World::new();
+    world.set_tunnel(TunnelSpec { class: Class::Audio, deadline: ms(123), ..ruled() });
+    learn(&mut world, FRA);
+    world.client_sends(1, "x");
+    let flow = world.last_flow();
+    let now = world.now;
+    let Pop { edge, map } = world.pop(SGP);
+    edge.handle_egress(flow, "answer".into(), map, now);
+    world.collect();
+    let header = &world.wire[0].0;
+    assert_eq!((header.class, header.budget.span(), header.policy), (Class::Audio, ms(123), RULE));
+    assert!(header.reverse && header.open.is_none());
+}
