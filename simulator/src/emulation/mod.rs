@@ -1,0 +1,314 @@
+//! A world run in real time: relays, emulated links, traffic and events from start to result.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use tradewind_proto::units::{PopId, Timestamp};
+
+use crate::clock::Clock;
+use crate::cluster::{Cluster, RelayHost};
+use crate::emulator::{Emulator, EmulatorReport};
+use crate::outcome::{FlowOutcome, Outcome, RouteAt, WireUse};
+use crate::traffic::{Receiver, Sender, Ways};
+use crate::world::{Happening, Traffic, World};
+
+/// How long relays may take until every flow has a route.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often routes are looked at and progress is told.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long to wait for stragglers after the last packet, beyond the longest deadline.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Told what goes on.
+pub trait Progress {
+    /// Something worth a line.
+    fn note(&mut self, line: &str);
+
+    /// Traffic flows; called about four times a second.
+    fn tick(&mut self, state: &Tick<'_>);
+
+    /// Whether to end early, with the result so far.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug)]
+pub struct Tick<'a> {
+    /// Since traffic began.
+    pub elapsed: Duration,
+    /// Until it ends.
+    pub total: Duration,
+    /// Every flow.
+    pub flows: &'a [FlowTick],
+}
+
+/// Where a flow stands.
+#[derive(Clone, Debug)]
+pub struct FlowTick {
+    /// Its name.
+    pub name: String,
+    /// Packets sent each way.
+    pub sent: u64,
+    /// Packets in time over the overlay.
+    pub overlay_in_time: u64,
+    /// Packets in time over the direct path, if there is one.
+    pub direct_in_time: Option<u64>,
+    /// The present route.
+    pub route: Option<Vec<PopId>>,
+}
+
+/// Runs `world` with relays of `host`, in as long as it takes: start, warm-up, duration.
+///
+/// # Errors
+///
+/// Sockets, threads or relays that can't be started; flows that get no route within 20 s.
+pub fn run(
+    world: &World,
+    host: &dyn RelayHost,
+    progress: &mut dyn Progress,
+) -> anyhow::Result<Outcome> {
+    let clock = Clock::start();
+    let mut emulator = Emulator::start(world, clock).context("can't start the emulator")?;
+    let meters = Meters::start(world, &mut emulator, clock).context("can't open the meters")?;
+    let cluster = Cluster::start(world, &emulator, &meters.targets(), host)?;
+    let run =
+        Run { world, clock, emulator, cluster, meters, happened: Vec::new(), start: clock.now() };
+    run.wait_for_routes(progress)?;
+    run.go(progress)
+}
+
+/// Both ends' receivers.
+struct Meters {
+    overlay: Vec<Receiver>,
+    /// With the address to send to.
+    direct: Vec<Option<(Receiver, SocketAddr)>>,
+}
+
+impl Meters {
+    fn start(world: &World, emulator: &mut Emulator, clock: Clock) -> std::io::Result<Self> {
+        let (mut overlay, mut direct) = (Vec::new(), Vec::new());
+        for (stream, traffic) in (0..).step_by(2).zip(&world.traffic) {
+            overlay.push(Receiver::start(stream, traffic, clock)?);
+            let receiver = Receiver::start(stream + 1, traffic, clock)?;
+            let link = (traffic.from.clone(), traffic.to.clone());
+            let address = emulator.direct_path(&link, receiver.address())?;
+            direct.push(address.map(|address| (receiver, address)));
+        }
+        Ok(Self { overlay, direct })
+    }
+
+    fn targets(&self) -> Vec<SocketAddr> {
+        self.overlay.iter().map(Receiver::address).collect()
+    }
+}
+
+struct Run<'a> {
+    world: &'a World,
+    clock: Clock,
+    emulator: Emulator,
+    cluster: Cluster<'a>,
+    meters: Meters,
+    happened: Vec<(Duration, String)>,
+    /// When traffic begins.
+    start: Timestamp,
+}
+
+impl Run<'_> {
+    fn wait_for_routes(&self, progress: &mut dyn Progress) -> anyhow::Result<()> {
+        let count = self.world.pops.len();
+        progress.note(&format!("{count} relays started, waiting for routes"));
+        let patience = self.clock.now() + READY_WITHIN;
+        let missing =
+            || self.world.traffic.iter().find(|traffic| self.cluster.route(traffic).is_none());
+        while let Some(traffic) = missing() {
+            anyhow::ensure!(
+                self.clock.now() < patience,
+                "no route for traffic \"{}\" from {} to {} within {READY_WITHIN:?}: \
+                 check that links join the two and that its policy leaves a path",
+                traffic.name,
+                traffic.from,
+                traffic.to,
+            );
+            anyhow::ensure!(!progress.interrupted(), "interrupted before traffic began");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let took = self.clock.now().since(Timestamp::ZERO).as_secs_f64();
+        let warmup = self.world.warmup;
+        progress.note(&format!("all routes found after {took:.2} s; warming up for {warmup:?}"));
+        std::thread::sleep(warmup);
+        Ok(())
+    }
+
+    fn go(mut self, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
+        let mut history = vec![Vec::new(); self.world.traffic.len()];
+        let before = self.emulator.report();
+        self.start = self.clock.now() + Duration::from_millis(10);
+        let mut sender = Sender::start(self.flows()?, self.start, self.clock)
+            .context("can't start the sender")?;
+        let mut events = self.world.events.iter().peekable();
+        let mut next_tick = Duration::ZERO;
+        while self.elapsed() < self.world.duration && !progress.interrupted() {
+            while let Some(event) = events.next_if(|event| event.at <= self.elapsed()) {
+                self.watch_routes(&mut history);
+                self.happen(&event.what, progress)?;
+            }
+            if self.elapsed() >= next_tick {
+                self.watch_routes(&mut history);
+                let flows = self.flow_ticks(&sender, &history);
+                let (elapsed, total) = (self.elapsed(), self.world.duration);
+                progress.tick(&Tick { elapsed, total, flows: &flows });
+                next_tick = self.elapsed() + TICK;
+            }
+            let event = events.peek().map_or(Duration::MAX, |event| event.at);
+            let next = event.min(next_tick).min(self.world.duration);
+            self.clock.sleep_until(self.start + next);
+        }
+        let lasted = self.elapsed().min(self.world.duration);
+        sender.stop();
+        let deadlines = self.world.traffic.iter().map(|traffic| traffic.deadline);
+        std::thread::sleep(LINGER + deadlines.max().unwrap_or_default());
+        self.watch_routes(&mut history);
+        let used = self.emulator.report();
+        Ok(Outcome { lasted, ..self.outcome(&sender, history, &before, used) })
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.now().since(self.start)
+    }
+
+    fn flows(&self) -> anyhow::Result<Vec<(Traffic, Ways)>> {
+        let mut flows = Vec::with_capacity(self.world.traffic.len());
+        for (stream, (traffic, direct)) in
+            (0..).step_by(2).zip(self.world.traffic.iter().zip(&self.meters.direct))
+        {
+            let tunnel = self.cluster.tunnel(traffic).context("a flow without a tunnel")?;
+            let direct = direct.as_ref().map(|(_, address)| (stream + 1, *address));
+            flows.push((traffic.clone(), Ways { overlay: (stream, tunnel), direct }));
+        }
+        Ok(flows)
+    }
+
+    /// Notes every flow's route where it differs from the last one noted.
+    fn watch_routes(&self, history: &mut [Vec<RouteAt>]) {
+        for (traffic, history) in self.world.traffic.iter().zip(history) {
+            let path = self.cluster.route(traffic);
+            if history.last().is_none_or(|last: &RouteAt| last.path != path) {
+                history.push(RouteAt { at: self.elapsed(), path });
+            }
+        }
+    }
+
+    fn flow_ticks(&self, sender: &Sender, history: &[Vec<RouteAt>]) -> Vec<FlowTick> {
+        let tick = |(i, traffic): (usize, &Traffic)| FlowTick {
+            name: traffic.name.clone(),
+            sent: sender.sent()[i].packets(),
+            overlay_in_time: self.meters.overlay[i].in_time(),
+            direct_in_time: self.meters.direct[i].as_ref().map(|(receiver, _)| receiver.in_time()),
+            route: history[i].last().and_then(|last| last.path.clone()),
+        };
+        self.world.traffic.iter().enumerate().map(tick).collect()
+    }
+
+    fn happen(&mut self, what: &Happening, progress: &mut dyn Progress) -> anyhow::Result<()> {
+        let line = match what {
+            Happening::Kill(pop) => self.kill(pop),
+            Happening::KillRelayOf(name) => self.kill_relay_of(name),
+            Happening::Restart(pop) => {
+                self.cluster.revive(pop, &self.emulator)?;
+                format!("relay {pop} started again")
+            }
+            Happening::Cut(links) => {
+                links.iter().for_each(|link| self.emulator.set_up(link, false));
+                format!("cut {}", link_names(links.iter()))
+            }
+            Happening::Restore(links) => {
+                for link in links {
+                    self.emulator.set(link, &self.world.links[link]);
+                    self.emulator.set_up(link, true);
+                }
+                format!("restored {}", link_names(links.iter()))
+            }
+            Happening::Degrade(links) => {
+                links.iter().for_each(|(link, spec)| self.emulator.set(link, spec));
+                format!("degraded {}", link_names(links.iter().map(|(link, _)| link)))
+            }
+        };
+        let at = self.elapsed();
+        progress.note(&format!("{:6.2} s  {line}", at.as_secs_f64()));
+        self.happened.push((at, line));
+        Ok(())
+    }
+
+    fn kill(&mut self, pop: &PopId) -> String {
+        match self.cluster.kill(pop, &self.emulator) {
+            true => format!("relay {pop} killed"),
+            false => format!("relay {pop} was dead already"),
+        }
+    }
+
+    fn kill_relay_of(&mut self, name: &str) -> String {
+        let route = self.world.traffic_named(name).and_then(|traffic| self.cluster.route(traffic));
+        match route.as_deref() {
+            Some([_, relay, .., _]) => {
+                let line = self.kill(relay);
+                format!("{line}, it carried \"{name}\"")
+            }
+            _ => format!("no relay carries \"{name}\", none killed"),
+        }
+    }
+
+    fn outcome(
+        self,
+        sender: &Sender,
+        history: Vec<Vec<RouteAt>>,
+        before: &EmulatorReport,
+        used: EmulatorReport,
+    ) -> Outcome {
+        let flows =
+            self.world.traffic.iter().zip(history).enumerate().map(|(i, (traffic, routes))| {
+                let sent = &sender.sent()[i];
+                let direct = self.meters.direct[i].as_ref();
+                FlowOutcome {
+                    traffic: traffic.clone(),
+                    overlay: self.meters.overlay[i].report(sent),
+                    direct: direct.map(|(receiver, _)| receiver.report(sent)),
+                    routes,
+                }
+            });
+        let flows: Vec<FlowOutcome> = flows.collect();
+        let wire = WireUse::between(before, &used, &flows);
+        Outcome {
+            name: self.world.name.clone(),
+            seed: self.world.seed,
+            duration: self.world.duration,
+            lasted: self.world.duration,
+            flows,
+            happened: self.happened,
+            wire,
+            emulator: used,
+        }
+    }
+}
+
+/// `a-b` for a link both of whose directions are named, `a>b` for one.
+fn link_names<'a>(links: impl Iterator<Item = &'a (PopId, PopId)>) -> String {
+    let links: BTreeSet<&(PopId, PopId)> = links.collect();
+    let name = |link: &&(PopId, PopId)| {
+        let (from, to) = *link;
+        match links.contains(&(to.clone(), from.clone())) {
+            true if from > to => None,
+            true => Some(format!("{from}-{to}")),
+            false => Some(format!("{from}>{to}")),
+        }
+    };
+    links.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+//! What came out of a run: the figures, the tables for people and the JSON document.
+
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use tradewind_proto::units::PopId;
+
+use crate::emulator::{EmulatorReport, IP_UDP_HEADERS};
+use crate::traffic::FlowReport;
+use crate::world::Traffic;
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The world's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// How long traffic should flow.
+    pub duration: Duration,
+    /// How long it did: less if somebody interrupted the run.
+    pub lasted: Duration,
+    /// Every flow, in the order of the world.
+    pub flows: Vec<FlowOutcome>,
+    /// What happened when.
+    pub happened: Vec<(Duration, String)>,
+    /// What the overlay sent.
+    pub wire: WireUse,
+    /// What the links did.
+    pub emulator: EmulatorReport,
+}
+
+/// One flow over both ways.
+#[derive(Clone, Debug)]
+pub struct FlowOutcome {
+    /// What was sent.
+    pub traffic: Traffic,
+    /// What arrived over the overlay.
+    pub overlay: FlowReport,
+    /// What arrived over the direct path, if there is one.
+    pub direct: Option<FlowReport>,
+    /// Its route at the start and after every change.
+    pub routes: Vec<RouteAt>,
+}
+
+/// A route from some time on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteAt {
+    /// Since traffic began.
+    pub at: Duration,
+    /// Both ends included; `None`: no route.
+    pub path: Option<Vec<PopId>>,
+}
+
+/// What all relays together put on the wire while traffic flowed: every crossing of every link,
+/// media, repair, probes, acknowledgements and control alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WireUse {
+    /// Bytes with IP and UDP headers, over all links and directions.
+    pub bytes: u64,
+    /// Payload bytes sent into the tunnels.
+    pub payload: u64,
+    /// Payload bytes times the links that their route had when they were sent.
+    pub payload_crossings: f64,
+}
+
+impl WireUse {
+    /// What was used from `before` to `after` for `flows`.
+    pub fn between(before: &EmulatorReport, after: &EmulatorReport, flows: &[FlowOutcome]) -> Self {
+        let bytes = |report: &EmulatorReport| -> u64 {
+            report.links.iter().map(|link| link.counters.offered_bytes).sum()
+        };
+        let payload = |flow: &FlowOutcome| flow.overlay.sent * flow.traffic.size as u64;
+        Self {
+            bytes: bytes(after).saturating_sub(bytes(before)),
+            payload: flows.iter().map(payload).sum(),
+            payload_crossings: flows.iter().map(|f| payload(f) as f64 * f.mean_links()).sum(),
+        }
+    }
+
+    /// Bytes on all links for each payload byte sent.
+    pub fn per_payload_byte(&self) -> f64 {
+        self.bytes as f64 / (self.payload.max(1)) as f64
+    }
+
+    /// Bytes on one link for each payload byte that crossed it, on average.
+    pub fn per_crossing(&self) -> f64 {
+        self.bytes as f64 / self.payload_crossings.max(1.0)
+    }
+}
+
+impl FlowOutcome {
+    /// Whether the overlay did better than the direct path: more in time, or as much and sooner.
+    /// `None` without a direct path.
+    pub fn overlay_is_better(&self) -> Option<bool> {
+        let direct = self.direct.as_ref()?;
+        let p99 = |report: &FlowReport| report.delay_p99_ms.unwrap_or(f64::INFINITY);
+        Some(match self.overlay.in_time.cmp(&direct.in_time) {
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => p99(&self.overlay) < p99(direct),
+            std::cmp::Ordering::Less => false,
+        })
+    }
+
+    /// The first route of the run.
+    pub fn route_before(&self) -> String {
+        self.routes.first().map_or_else(|| "none".into(), RouteAt::path_text)
+    }
+
+    /// The last route of the run.
+    pub fn route_after(&self) -> String {
+        self.routes.last().map_or_else(|| "none".into(), RouteAt::path_text)
+    }
+
+    /// Links on the route, averaged over the flow's time.
+    fn mean_links(&self) -> f64 {
+        let Traffic { start, stop, .. } = self.traffic;
+        let ends = self.routes.iter().skip(1).map(|route| route.at).chain([stop]);
+        let weighed = self.routes.iter().zip(ends).map(|(route, until)| {
+            let links = route.path.as_ref().map_or(0, |path| path.len().saturating_sub(1));
+            let lasts = until.min(stop).saturating_sub(route.at.max(start));
+            links as f64 * lasts.as_secs_f64()
+        });
+        weighed.sum::<f64>() / (stop - start).as_secs_f64().max(1e-9)
+    }
+}
+
+impl RouteAt {
+    /// `a > b > c`, or `none`.
+    pub fn path_text(&self) -> String {
+        match &self.path {
+            Some(path) => path.iter().map(PopId::as_str).collect::<Vec<_>>().join(" > "),
+            None => "none".into(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether every flow that has a direct path did better over the overlay, and there is one.
+    pub fn overlay_is_better(&self) -> bool {
+        let verdicts: Vec<bool> =
+            self.flows.iter().filter_map(FlowOutcome::overlay_is_better).collect();
+        !verdicts.is_empty() && verdicts.into_iter().all(|better| better)
+    }
+
+    /// Whether the run was ended before its time.
+    pub fn interrupted(&self) -> bool {
+        self.lasted < self.duration
+    }
+
+    /// The flows, direct beside overlay.
+    pub fn flow_table(&self) -> Table {
+        let mut table = plain_table(&[
+            "flow",
+            "way",
+            "in time %",
+            "median ms",
+            "p99 ms",
+            "longest gap ms",
+            "lost",
+            "wire bytes/payload byte",
+        ]);
+        for flow in &self.flows {
+            if let Some(direct) = &flow.direct {
+                let header = IP_UDP_HEADERS as f64 / flow.traffic.size as f64;
+                table.add_row(flow_row(
+                    &flow.traffic.name,
+                    "direct",
+                    direct,
+                    format!("{:.2}", 1.0 + header),
+                ));
+            }
+            table.add_row(flow_row(&flow.traffic.name, "overlay", &flow.overlay, "see all".into()));
+        }
+
+        let used =
+            format!("{:.2} ({:.2} a link)", self.wire.per_payload_byte(), self.wire.per_crossing());
+        let mut all = vec![Cell::new("all"), Cell::new("overlay")];
+        all.extend((0..5).map(|_| Cell::new("")));
+        all.push(number(used));
+        table.add_row(all);
+        table
+    }
+
+    /// Every direction of every link that saw a packet.
+    pub fn link_table(&self) -> Table {
+        let mut table = plain_table(&[
+            "link",
+            "packets",
+            "bytes",
+            "lost",
+            "queue full",
+            "too big",
+            "down",
+            "dropped %",
+        ]);
+        for link in self.emulator.links.iter().filter(|link| link.counters.offered > 0) {
+            let counters = &link.counters;
+            let share = 100.0 * counters.dropped() as f64 / counters.offered as f64;
+            let mut row = vec![Cell::new(format!("{} > {}", link.link.0, link.link.1))];
+            let numbers = [counters.offered, counters.offered_bytes, counters.lost];
+            row.extend(numbers.map(number));
+            row.extend([counters.queue_full, counters.too_big, counters.down].map(number));
+            row.push(number(format!("{share:.2}")));
+            table.add_row(row);
+        }
+        table
+    }
+
+    /// Routes, events and what the reader should know about the machine, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.interrupted() {
+            lines.push(format!("interrupted after {:.1} s", self.lasted.as_secs_f64()));
+        }
+        for flow in &self.flows {
+            let (name, before, after) =
+                (&flow.traffic.name, flow.route_before(), flow.route_after());
+            lines.push(format!("route of {name}: {before} at first, {after} at the end"));
+        }
+        for (at, line) in &self.happened {
+            lines.push(format!("after {:.2} s: {line}", at.as_secs_f64()));
+        }
+        let [median, p99, most] = self.emulator.lateness.map(|late| late.as_secs_f64() * 1e3);
+        lines.push(format!("the emulator was late by {median:.2} ms (median), {p99:.2} ms (99 %), {most:.1} ms (most)"));
+        if self.emulator.overflow > 0 {
+            let dropped = self.emulator.overflow;
+            lines.push(format!(
+                "this machine is too slow: the emulator itself dropped {dropped} packets"
+            ));
+        }
+        lines
+    }
+
+    /// The whole result as one document. Times in milliseconds, shares from 0 to 1.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "world": self.name,
+            "seed": self.seed,
+            "duration_s": self.duration.as_secs_f64(),
+            "lasted_s": self.lasted.as_secs_f64(),
+            "overlay_better": self.overlay_is_better(),
+            "flows": self.flows.iter().map(flow_json).collect::<Vec<_>>(),
+            "events": self.happened.iter().map(|(at, what)| json!({
+                "at_ms": millis(*at), "what": what,
+            })).collect::<Vec<_>>(),
+            "wire": {
+                "overlay_bytes": self.wire.bytes,
+                "payload_bytes": self.wire.payload,
+                "bytes_per_payload_byte": self.wire.per_payload_byte(),
+                "bytes_per_payload_byte_and_link": self.wire.per_crossing(),
+            },
+            "links": self.emulator.links.iter().map(link_json).collect::<Vec<_>>(),
+            "emulator": {
+                "no_link": self.emulator.no_link,
+                "strays": self.emulator.strays,
+                "to_the_dead": self.emulator.to_the_dead,
+                "overflow": self.emulator.overflow,
+                "late_median_ms": millis(self.emulator.lateness[0]),
+                "late_p99_ms": millis(self.emulator.lateness[1]),
+                "late_max_ms": millis(self.emulator.lateness[2]),
+            },
+        })
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
+fn flow_json(flow: &FlowOutcome) -> Value {
+    let Traffic { name, from, to, class, size, deadline, .. } = &flow.traffic;
+    json!({
+        "name": name,
+        "from": from,
+        "to": to,
+        "class": class,
+        "size_bytes": size,
+        "deadline_ms": millis(*deadline),
+        "overlay_better": flow.overlay_is_better(),
+        "overlay": flow.overlay,
+        "direct": flow.direct,
+        "direct_bytes_per_payload_byte": 1.0 + IP_UDP_HEADERS as f64 / *size as f64,
+        "routes": flow.routes.iter().map(|route| json!({
+            "at_ms": millis(route.at), "path": route.path,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn link_json(link: &crate::emulator::LinkReport) -> Value {
+    let counters = &link.counters;
+    json!({
+        "from": link.link.0,
+        "to": link.link.1,
+        "packets": counters.offered,
+        "bytes": counters.offered_bytes,
+        "delivered": counters.delivered,
+        "delivered_bytes": counters.delivered_bytes,
+        "dropped": {
+            "loss": counters.lost,
+            "queue_full": counters.queue_full,
+            "too_big": counters.too_big,
+            "down": counters.down,
+        },
+        "duplicated": counters.duplicated,
+        "corrupted": counters.corrupted,
+        "reordered": counters.reordered,
+    })
+}
+
+fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header.iter().copied());
+    table
+}
+
+fn number(value: impl ToString) -> Cell {
+    Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
+}
+
+fn flow_row(name: &str, way: &str, report: &FlowReport, wire: String) -> Vec<Cell> {
+    let delay = |delay: Option<f64>| number(delay.map_or("-".into(), |ms| format!("{ms:.1}")));
+    vec![
+        Cell::new(name),
+        Cell::new(way),
+        number(in_time_percent(report)),
+        delay(report.delay_median_ms),
+        delay(report.delay_p99_ms),
+        number(format!("{:.0}", report.longest_gap_ms)),
+        number(report.lost),
+        number(wire),
+    ]
+}
+
+/// Cut, not rounded: 100 means all.
+fn in_time_percent(report: &FlowReport) -> String {
+    format!("{:.3}", (report.in_time_share * 1e5).floor() / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+
+    /// Packets in time, and the 99th percentile of their delay.
+    type Arrived = (u64, f64);
+
+    /// A flow with a route of two links for the first second, of three for the second.
+    fn flow(overlay: Arrived, direct: Option<Arrived>) -> FlowOutcome {
+        let text = "[run]\nduration='2s'\n[[pop]]\nid='a'\n[[pop]]\nid='b'\n\
+                    [[traffic]]\nfrom='a'\nto='b'\npps=50\nsize=1000";
+        let traffic = World::parse("test", text).unwrap().traffic.remove(0);
+        let report = |(in_time, p99)| FlowReport {
+            sent: 100,
+            delivered: in_time,
+            in_time,
+            in_time_share: in_time as f64 / 100.0,
+            delay_p99_ms: Some(p99),
+            ..FlowReport::default()
+        };
+        let route = |at, path: &[&str]| RouteAt {
+            at: Duration::from_secs(at),
+            path: Some(path.iter().map(|id| id.parse().unwrap()).collect()),
+        };
+        let routes = vec![route(0, &["a", "x", "b"]), route(1, &["a", "x", "y", "b"])];
+        FlowOutcome { traffic, overlay: report(overlay), direct: direct.map(report), routes }
+    }
+
+    fn outcome(flows: Vec<FlowOutcome>) -> Outcome {
+        let duration = Duration::from_secs(2);
+        let link = |offered_bytes| crate::emulator::LinkReport {
+            link: ("a".parse().unwrap(), "b".parse().unwrap()),
+            counters: crate::link::LinkCounters { offered_bytes, ..Default::default() },
+        };
+        let report = |bytes| EmulatorReport { links: vec![link(bytes)], ..Default::default() };
+        let wire = WireUse::between(&report(1_000), &report(301_000), &flows);
+        Outcome {
+            name: "test".into(),
+            seed: 1,
+            duration,
+            lasted: duration,
+            flows,
+            happened: Vec::new(),
+            wire,
+            emulator: EmulatorReport::default(),
+        }
+    }
+
+    #[test]
+    fn better_is_more_in_time_or_as_much_and_sooner_for_every_flow() {
+        let better = |pairs: &[(Arrived, Option<Arrived>)]| {
+            outcome(pairs.iter().map(|(o, d)| flow(*o, *d)).collect()).overlay_is_better()
+        };
+        assert!(better(&[((99, 80.0), Some((98, 20.0)))]));
+        assert!(better(&[((99, 19.0), Some((99, 20.0)))]));
+        assert!(!better(&[((99, 20.0), Some((99, 20.0)))]));
+        assert!(!better(&[((97, 10.0), Some((98, 20.0)))]));
+        assert!(!better(&[((99, 9.0), Some((98, 20.0))), ((97, 9.0), Some((98, 20.0)))]));
+        assert!(better(&[((99, 9.0), Some((98, 20.0))), ((10, 9.0), None)]));
+        assert!(!better(&[((100, 1.0), None)]));
+    }
+
+    #[test]
+    fn bytes_are_told_per_payload_byte_and_per_link_crossed() {
+        let outcome = outcome(vec![flow((100, 1.0), None)]);
+        assert_eq!((outcome.wire.bytes, outcome.wire.payload), (300_000, 100_000));
+        assert!((outcome.wire.per_payload_byte() - 3.0).abs() < 1e-9);
+        assert!((outcome.wire.per_crossing() - 300.0 / 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn percentages_are_cut_so_that_100_means_all() {
+        let report = FlowReport { in_time_share: 0.999_999, ..FlowReport::default() };
+        assert_eq!(in_time_percent(&report), "99.999");
+    }
+}

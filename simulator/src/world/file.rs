@@ -1,0 +1,189 @@
+//! A world file as it is written: keys and their types, nothing checked against each other yet.
+
+use serde::Deserialize;
+use toml::Spanned;
+use tradewind_proto::units::{Class, PopId, Redundancy};
+
+use super::quantity::{BitRate, Burst, Bytes, Share, Span};
+use super::{Label, PolicyRule};
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorldFile {
+    #[serde(default)]
+    pub(super) run: RunTable,
+    #[serde(default)]
+    pub(super) pop: Vec<PopTable>,
+    #[serde(default)]
+    pub(super) link: Vec<Spanned<LinkTable>>,
+    #[serde(default)]
+    pub(super) traffic: Vec<Spanned<TrafficTable>>,
+    #[serde(default)]
+    pub(super) policy: Vec<Spanned<PolicyRule>>,
+    #[serde(default)]
+    pub(super) event: Vec<Spanned<EventTable>>,
+}
+
+/// `[run]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunTable {
+    pub(super) name: Option<String>,
+    pub(super) seed: Option<u64>,
+    pub(super) duration: Option<Spanned<Span>>,
+    pub(super) warmup: Option<Span>,
+}
+
+/// `[[pop]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PopTable {
+    pub(super) id: Spanned<PopId>,
+    pub(super) region: Option<Label>,
+    pub(super) country: Option<Label>,
+    pub(super) provider: Option<Label>,
+    pub(super) location: Option<[f64; 2]>,
+}
+
+/// `["a", "b"]`: both directions; `"a>b"`: one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LinkName {
+    Both([String; 2]),
+    OneWay([String; 2]),
+}
+
+impl<'de> Deserialize<'de> for LinkName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "a link is written [\"a\", \"b\"] (both directions) or \"a>b\""
+        )]
+        enum Written {
+            Pair([String; 2]),
+            Arrow(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Pair(pair) => Ok(Self::Both(pair)),
+            Written::Arrow(text) => match text.split_once('>') {
+                Some((from, to)) => Ok(Self::OneWay([from.trim().into(), to.trim().into()])),
+                None => Err(serde::de::Error::custom(format!(
+                    "\"{text}\" names no link; write [\"a\", \"b\"] (both directions) or \"a>b\""
+                ))),
+            },
+        }
+    }
+}
+
+/// A table that has the keys of a link model beside its own.
+macro_rules! with_link_keys {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $(pub(super) $field: $type,)*
+            delay: Option<Span>,
+            jitter: Option<Span>,
+            loss: Option<Share>,
+            burst: Option<Burst>,
+            p: Option<Share>,
+            r: Option<Share>,
+            loss_bad: Option<Share>,
+            loss_good: Option<Share>,
+            rate: Option<BitRate>,
+            queue: Option<Bytes>,
+            reorder: Option<Share>,
+            reorder_by: Option<Span>,
+            duplicate: Option<Share>,
+            corrupt: Option<Share>,
+            mtu: Option<Bytes>,
+        }
+
+        impl $name {
+            /// The keys of the link model that were written.
+            pub(super) fn link_keys(&self) -> LinkKeys {
+                LinkKeys {
+                    delay: self.delay,
+                    jitter: self.jitter,
+                    loss: self.loss,
+                    burst: self.burst,
+                    p: self.p,
+                    r: self.r,
+                    loss_bad: self.loss_bad,
+                    loss_good: self.loss_good,
+                    rate: self.rate,
+                    queue: self.queue,
+                    reorder: self.reorder,
+                    reorder_by: self.reorder_by,
+                    duplicate: self.duplicate,
+                    corrupt: self.corrupt,
+                    mtu: self.mtu,
+                }
+            }
+        }
+    };
+}
+
+/// The keys of a link model, those that were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct LinkKeys {
+    pub(super) delay: Option<Span>,
+    pub(super) jitter: Option<Span>,
+    pub(super) loss: Option<Share>,
+    pub(super) burst: Option<Burst>,
+    pub(super) p: Option<Share>,
+    pub(super) r: Option<Share>,
+    pub(super) loss_bad: Option<Share>,
+    pub(super) loss_good: Option<Share>,
+    pub(super) rate: Option<BitRate>,
+    pub(super) queue: Option<Bytes>,
+    pub(super) reorder: Option<Share>,
+    pub(super) reorder_by: Option<Span>,
+    pub(super) duplicate: Option<Share>,
+    pub(super) corrupt: Option<Share>,
+    pub(super) mtu: Option<Bytes>,
+}
+
+with_link_keys! {
+    /// `[[link]]`
+    LinkTable {
+        between: Option<[String; 2]>,
+        from: Option<String>,
+        to: Option<String>,
+    }
+}
+
+with_link_keys! {
+    /// `[[event]]`
+    EventTable {
+        at: Span,
+        kill: Option<String>,
+        kill_relay_of: Option<String>,
+        restart: Option<String>,
+        cut: Option<LinkName>,
+        restore: Option<LinkName>,
+        degrade: Option<LinkName>,
+    }
+}
+
+/// `[[traffic]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrafficTable {
+    pub(super) name: Option<String>,
+    pub(super) from: String,
+    pub(super) to: String,
+    #[serde(default)]
+    pub(super) class: Class,
+    pub(super) size: Bytes,
+    pub(super) rate: Option<BitRate>,
+    pub(super) pps: Option<f64>,
+    pub(super) deadline: Option<Span>,
+    pub(super) policy: Option<String>,
+    #[serde(default)]
+    pub(super) redundancy: Redundancy,
+    pub(super) start: Option<Span>,
+    pub(super) stop: Option<Span>,
+}

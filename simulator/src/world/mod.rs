@@ -1,0 +1,237 @@
+//! Worlds: which PoPs there are, how the network between them behaves, who sends what over it, and
+//! what goes wrong when. Read from a TOML file; what exists as a [`World`] is consistent.
+//!
+//! The file format is described in the crate's README.md and only ever extended.
+
+mod check;
+mod error;
+mod file;
+mod quantity;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tradewind_proto::units::{Class, PopId, Redundancy};
+
+use error::Fault;
+pub use error::WorldError;
+
+use crate::link::LinkSpec;
+
+/// A directed link: from, to.
+pub type LinkId = (PopId, PopId);
+
+/// All that a run needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// For titles.
+    pub name: String,
+    /// Decides every random choice.
+    pub seed: u64,
+    /// How long traffic flows.
+    pub duration: Duration,
+    /// How long the overlay runs before that.
+    pub warmup: Duration,
+    /// The PoPs, in the order of the file.
+    pub pops: Vec<Pop>,
+    /// Every direction of every link. PoPs without a link can't reach each other directly.
+    pub links: BTreeMap<LinkId, LinkSpec>,
+    /// The flows, in the order of the file.
+    pub traffic: Vec<Traffic>,
+    /// The rules that traffic may name.
+    pub policies: Vec<PolicyRule>,
+    /// What happens, the earliest first.
+    pub events: Vec<Event>,
+}
+
+/// A place with a relay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pop {
+    /// Its name.
+    pub id: PopId,
+    /// Such as `EU`; for policies.
+    pub region: Option<Label>,
+    /// Such as `DE`; for policies.
+    pub country: Option<Label>,
+    /// Who runs the machine; for policies.
+    pub provider: Option<Label>,
+    /// Degrees north and east, for maps.
+    pub location: Option<[f64; 2]>,
+}
+
+/// What a certificate says of a PoP: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Label(String);
+
+impl Label {
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match (1..=64).contains(&text.len()) && text.chars().all(allowed) {
+            true => Ok(Self(text)),
+            false => Err("a label is 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'".into()),
+        }
+    }
+}
+
+/// A flow of equal packets at an even pace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traffic {
+    /// For tables and events; unique.
+    pub name: String,
+    /// Where it enters.
+    pub from: PopId,
+    /// Where it leaves.
+    pub to: PopId,
+    /// What it is to the overlay.
+    pub class: Class,
+    /// Bytes of a UDP payload, 24 to 65,507.
+    pub size: usize,
+    /// From one packet to the next.
+    pub interval: Duration,
+    /// How long after entering a packet is of use.
+    pub deadline: Duration,
+    /// The name of the rule that binds it.
+    pub policy: Option<String>,
+    /// How many copies travel.
+    pub redundancy: Redundancy,
+    /// When it begins, counted from the end of the warm-up.
+    pub start: Duration,
+    /// When it ends.
+    pub stop: Duration,
+}
+
+impl Traffic {
+    /// The least that a packet must hold: the meter's own header.
+    pub const MIN_SIZE: usize = 24;
+    /// The most that a UDP packet holds over IPv4.
+    pub const MAX_SIZE: usize = 65_507;
+    /// The deadlines that a tunnel may have.
+    pub const DEADLINES: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(16);
+    /// The most packets per second of one flow.
+    pub const MAX_PPS: f64 = 200_000.0;
+
+    /// How many packets it consists of.
+    pub fn packets(&self) -> u64 {
+        let interval = self.interval.as_nanos().max(1);
+        let span = self.stop.saturating_sub(self.start).as_nanos();
+        u64::try_from(span.div_ceil(interval)).unwrap_or(u64::MAX)
+    }
+}
+
+/// A rule about paths, as a relay's configuration has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRule {
+    /// By which traffic names it.
+    pub name: String,
+    /// Only PoPs of these regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_regions: Vec<Label>,
+    /// No PoP of these regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_regions: Vec<Label>,
+    /// Only PoPs of these countries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_countries: Vec<Label>,
+    /// No PoP of these countries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_countries: Vec<Label>,
+    /// Not these PoPs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_pops: Vec<PopId>,
+    /// No PoP of these providers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_providers: Vec<Label>,
+}
+
+/// Something that happens to the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Counted from the end of the warm-up.
+    pub at: Duration,
+    /// What.
+    pub what: Happening,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happening {
+    /// A relay dies without a word.
+    Kill(PopId),
+    /// The first relay between the ends of this traffic's present route dies; nothing happens
+    /// when the route has none.
+    KillRelayOf(String),
+    /// A killed relay starts again.
+    Restart(PopId),
+    /// Links go dark.
+    Cut(Vec<LinkId>),
+    /// Links are as the file has them, up.
+    Restore(Vec<LinkId>),
+    /// Links behave differently from now on.
+    Degrade(Vec<(LinkId, LinkSpec)>),
+}
+
+impl World {
+    /// The most PoPs.
+    pub const MAX_POPS: usize = 1_000;
+    /// The most packets of one flow.
+    pub const MAX_PACKETS: u64 = 50_000_000;
+
+    /// Reads and checks a world file.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, is not TOML, has unknown keys, or contradicts itself; one
+    /// sentence with file and line.
+    pub fn load(path: &Path) -> Result<Self, WorldError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| WorldError {
+            file: file.clone(),
+            line: None,
+            message: format!("can't read the world file: {error}"),
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Checks the text of a world file; `file` is its name in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn parse(file: &str, text: &str) -> Result<Self, WorldError> {
+        let read = toml::from_str(text).map_err(|error| Fault::from_toml(&error));
+        read.and_then(check::world).map_err(|fault| fault.locate(file, text))
+    }
+
+    /// The PoPs that `pop` has a link to or from.
+    pub fn neighbours<'a>(&'a self, pop: &'a PopId) -> impl Iterator<Item = &'a PopId> {
+        let linked = |other: &&PopId| {
+            let other: PopId = (*other).clone();
+            self.links.contains_key(&(pop.clone(), other.clone()))
+                || self.links.contains_key(&(other, pop.clone()))
+        };
+        self.pops.iter().map(|other| &other.id).filter(linked)
+    }
+
+    /// The traffic of that name.
+    pub fn traffic_named(&self, name: &str) -> Option<&Traffic> {
+        self.traffic.iter().find(|traffic| traffic.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+use super::*;
+use crate::link::{Loss, Rate};
+
+const GOOD: &str = r#"
+[run]
+name = "triangle"
+seed = 7
+duration = "10s"
+
+[[pop]]
+id = "fra"
+region = "EU"
+location = [50.11, 8.68]
+[[pop]]
+id = "sgp"
+[[pop]]
+id = "mad"
+
+[[link]]
+between = ["fra", "sgp"]
+delay = "75ms"
+jitter = "1ms"
+loss = "3%"
+burst = 5
+[[link]]
+from = "fra"
+to = "mad"
+delay = "15ms"
+rate = "10Mbit"
+[[link]]
+from = "mad"
+to = "fra"
+p = 0.01
+r = 0.2
+
+[[policy]]
+name = "eu-only"
+allow_regions = ["EU"]
+
+[[traffic]]
+name = "media"
+from = "fra"
+to = "sgp"
+rate = "2.4Mbit"
+size = 1200
+[[traffic]]
+from = "sgp"
+to = "fra"
+class = "audio"
+pps = 50
+size = 160
+start = "1s"
+policy = "eu-only"
+redundancy = "disjoint"
+
+[[event]]
+at = "6s"
+restore = ["fra", "sgp"]
+[[event]]
+at = "5s"
+degrade = "fra>sgp"
+loss = "30%"
+[[event]]
+at = "5s"
+kill_relay_of = "media"
+"#;
+
+fn id(name: &str) -> PopId {
+    name.parse().unwrap()
+}
+
+fn parsed(text: &str) -> World {
+    World::parse("world.toml", text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_world_is_read_as_written() {
+    let world = parsed(GOOD);
+    assert_eq!((world.seed, world.duration, world.pops.len()), (7, Duration::from_secs(10), 3));
+    let there = &world.links[&(id("fra"), id("sgp"))];
+    assert_eq!(there.delay, Duration::from_millis(75));
+    assert_eq!(there.loss, Loss::in_bursts(0.03, 5.0).unwrap());
+    assert_eq!(there, &world.links[&(id("sgp"), id("fra"))]);
+    let one_way = &world.links[&(id("fra"), id("mad"))];
+    assert_eq!(one_way.rate, Some(Rate { bits_per_second: 10_000_000, queue: 62_500 }));
+    let [media, audio] = &world.traffic[..] else { panic!() };
+    assert_eq!((media.interval, media.packets()), (Duration::from_millis(4), 2_500));
+    assert_eq!(media.deadline, Duration::from_millis(300));
+    assert_eq!((audio.name.as_str(), audio.packets()), ("traffic-2", 450));
+    assert_eq!(audio.deadline, Duration::from_millis(200));
+    let fra = id("fra");
+    assert_eq!(world.neighbours(&fra).map(PopId::as_str).collect::<Vec<_>>(), ["sgp", "mad"]);
+}
+
+#[test]
+fn events_are_in_order_and_degrading_changes_only_what_is_named() {
+    let world = parsed(GOOD);
+    let [degrade, kill, restore] = &world.events[..] else { panic!() };
+    let Happening::Degrade(changed) = &degrade.what else { panic!() };
+    let [(link, spec)] = &changed[..] else { panic!() };
+    assert_eq!(link, &(id("fra"), id("sgp")));
+    assert_eq!((spec.delay, spec.loss), (Duration::from_millis(75), Loss::Independent(0.3)));
+    assert_eq!(kill.what, Happening::KillRelayOf("media".into()));
+    assert!(matches!(&restore.what, Happening::Restore(links) if links.len() == 2));
+}
+
+/// The good world with one thing wrong: what is replaced, by what, and the error.
+const BROKEN: &[(&str, &str, &str)] = &[
+    (
+        "loss = \"3%\"\nburst = 5",
+        "loss = \"75%\"\nburst = 2",
+        "a loss of 0.75 in runs of 2 packets is impossible",
+    ),
+    (
+        "delay = \"75ms\"",
+        "dealy = \"75ms\"",
+        "world.toml:18: unknown key \"dealy\"; did you mean \"delay\"?",
+    ),
+    (
+        "region = \"EU\"",
+        "planet = \"EU\"",
+        "world.toml:9: unknown key \"planet\"; known here: id, region, country, provider, location",
+    ),
+    ("class = \"audio\"", "class = \"audoi\"", "unknown value \"audoi\"; did you mean \"audio\"?"),
+    ("[run]", "[rum]", "world.toml:2: unknown key \"rum\"; did you mean \"run\"?"),
+    ("id = \"mad\"", "id = \"sgp\"", "a second [[pop]] with id \"sgp\""),
+    (
+        "id = \"mad\"",
+        "id = \"MAD\"",
+        "world.toml:14: \"MAD\" contains 'M'; a name is made of a-z, 0-9 and -",
+    ),
+    ("to = \"mad\"", "to = \"mda\"", "there is no [[pop]] with id \"mda\"; did you mean \"mad\"?"),
+    ("to = \"mad\"", "to = \"sgp\"", "the link fra>sgp is described twice"),
+    ("to = \"mad\"", "", "[[link]] needs either between"),
+    ("loss = \"3%\"", "loss = 3", "a share, such as 0.03 or \"3%\""),
+    ("burst = 5", "burst = 0.5", "a mean run of losses, such as 5 (packets)"),
+    ("rate = \"10Mbit\"", "queue = \"10kB\"", "queue means nothing without a rate"),
+    ("r = 0.2", "r = 0.0", "a burst never ends"),
+    ("r = 0.2", "r = 0.2\nloss = 0.1", "write either loss and burst, or p, r"),
+    ("r = 0.2", "", "needs both p and r"),
+    ("rate = \"2.4Mbit\"", "", "[[traffic]] needs either rate or pps"),
+    ("size = 160", "size = 16", "a packet's size is 24 to 65507 bytes, not 16"),
+    ("size = 160", "", "missing field `size`"),
+    ("pps = 50", "pps = 50\ndeadline = \"17s\"", "a deadline is 1 ms to 16 s, not 17s"),
+    ("pps = 50", "pps = -1", "at least 0.001"),
+    ("start = \"1s\"", "start = \"11s\"", "is not within the run's 10s"),
+    ("duration = \"10s\"", "duration = \"0s\"", "world.toml:5: a run needs a duration above zero"),
+    ("duration = \"10s\"", "duration = \"4s\"", "comes after the run's 4s"),
+    ("policy = \"eu-only\"", "policy = \"eu\"", "there is no [[policy]] named \"eu\""),
+    (
+        "kill_relay_of = \"media\"",
+        "kill_relay_of = \"medai\"",
+        "no [[traffic]] named \"medai\"; did you mean \"media\"?",
+    ),
+    ("kill_relay_of = \"media\"", "kill = \"lon\"", "there is no [[pop]] with id \"lon\""),
+    ("kill_relay_of = \"media\"", "cut = [\"sgp\", \"mad\"]", "there is no [[link]] sgp>mad"),
+    ("kill_relay_of = \"media\"", "cut = \"sgp\"", "\"sgp\" names no link"),
+    ("kill_relay_of = \"media\"", "", "[[event]] needs exactly one of"),
+    (
+        "kill_relay_of = \"media\"",
+        "kill = \"mad\"\ncut = \"fra>mad\"",
+        "[[event]] needs exactly one of",
+    ),
+    ("kill_relay_of = \"media\"", "kill = \"mad\"\nloss = 0.1", "keys of a link belong to"),
+    ("location = [50.11, 8.68]", "location = [150.11, 8.68]", "degrees north"),
+    ("region = \"EU\"", "region = \"the moon\"", "world.toml:9: a label is 1 to 64 of"),
+    ("seed = 7", "seed = ", "world.toml:4:"),
+];
+
+#[test]
+fn what_is_wrong_with_a_world_is_said_in_one_sentence() {
+    parsed(GOOD);
+    for (from, to, wanted) in BROKEN {
+        assert!(GOOD.contains(from), "{from}");
+        let error =
+            World::parse("world.toml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{from} -> {to}:\n got {error}\nwant {wanted}");
+        assert!(error.starts_with("world.toml:"), "{error}");
+    }
+    let error = World::parse("empty.toml", "").unwrap_err().to_string();
+    assert_eq!(error, "empty.toml: a world needs at least two [[pop]]");
+}
