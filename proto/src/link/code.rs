@@ -27,7 +27,9 @@ pub const SYMBOL_OVERHEAD: usize = 2;
 
 /// The processor lacks what this build needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this build needs AVX2 and the processor has none; build without the feature `simd-accel`")]
+#[error(
+    "this build needs AVX2 and the processor has none; build it with `--no-default-features` (slower, plain Rust)"
+)]
 pub struct UnsupportedCpu;
 
 /// Whether the code's kernels can run on this processor.

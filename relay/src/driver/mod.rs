@@ -37,7 +37,7 @@ use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::node::control::SelfDescription;
 use crate::node::edge::{EdgeLimits, ServiceSpec, Target, TunnelId, TunnelSpec};
-use crate::node::neighbour::{ConnId, Refusal};
+use crate::node::neighbour::ConnId;
 use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
 pub use daemon::run;
@@ -111,6 +111,7 @@ pub struct Relay {
 impl Relay {
     /// Reads the identity and binds every socket; nothing runs yet. A port in use is an error.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        tradewind_proto::link::code::cpu_supported()?;
         let clock = Clock::start();
         let seconds = clock.now().as_micros() / 1_000_000;
         let identity = Rc::new(config.load_identity(seconds)?);

@@ -236,17 +236,12 @@ impl Running {
         match news {
             News::Joined(peer, remote) => info!(%peer, remote, "neighbour connected"),
             News::Lost(peer, reason) => info!(%peer, reason, "neighbour lost"),
-            News::Liveness(peer, Liveness::Suspect) => debug!(%peer, "link suspect"),
-            News::Liveness(peer, liveness) => info!(%peer, ?liveness, "link changed"),
+            News::Liveness(peer, Liveness::Down) => warn!(%peer, "link down"),
+            News::Liveness(peer, _) => info!(%peer, "link up"),
             News::Refused(peer, refusal) => {
                 self.counters.refused += 1;
                 if self.refusals.record(peer.as_str(), now) {
-                    let level_up = matches!(refusal, Refusal::Myself);
-                    if level_up {
-                        info!(%peer, "did not connect: {refusal}");
-                    } else {
-                        warn!(%peer, "refused a connection: {refusal}");
-                    }
+                    warn!(%peer, "refused a connection: {refusal}");
                 }
             }
         }

@@ -489,11 +489,11 @@ impl<T: Trust> Node<T> {
     }
 
     fn handle_liveness(&mut self, key: PopKey, liveness: Liveness, now: Timestamp) {
-        if let Some(id) = self.name(key) {
+        if let Some(neighbour) = self.neighbours.get_mut(key)
+            && neighbour.note_liveness(liveness, now)
+        {
+            let id = neighbour.id.clone();
             self.outputs.push_back(Output::News(News::Liveness(id, liveness)));
-        }
-        if let Some(neighbour) = self.neighbours.get_mut(key) {
-            neighbour.note_liveness(liveness, now);
         }
         self.control.set_suspect(key, liveness == Liveness::Suspect, now);
         match liveness {

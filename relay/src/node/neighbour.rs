@@ -149,6 +149,8 @@ pub struct Neighbour {
     standby_at: Timestamp,
     /// Since when its link is down.
     down_since: Option<Timestamp>,
+    /// Whether its link ever carried packets.
+    came_up: bool,
     /// A path that uses it, to find what stands by for it.
     pub sample: Option<(Path, PolicyId)>,
 }
@@ -177,12 +179,22 @@ impl Neighbour {
         if self.used(now) || standby || settling { Heat::Hot } else { Heat::Cold }
     }
 
-    /// Notes whether the link is down.
-    pub fn note_liveness(&mut self, liveness: Liveness, now: Timestamp) {
-        self.down_since = match liveness {
-            Liveness::Down => self.down_since.or(Some(now)),
-            _ => None,
-        };
+    /// Notes a new state of the link. Whether it is news to an operator: it went down, or carries
+    /// packets for the first time or again. Suspicions come and go.
+    pub fn note_liveness(&mut self, liveness: Liveness, now: Timestamp) -> bool {
+        match liveness {
+            Liveness::Starting | Liveness::Suspect => false,
+            Liveness::Down => {
+                let news = self.down_since.is_none();
+                self.down_since.get_or_insert(now);
+                news
+            }
+            Liveness::Up => {
+                let news = self.down_since.take().is_some() || !self.came_up;
+                self.came_up = true;
+                news
+            }
+        }
     }
 
     /// Whether it should be dialled anew, or from when on if it stays down.
@@ -323,6 +335,7 @@ impl Neighbours {
             used_at: Timestamp::ZERO,
             standby_at: Timestamp::ZERO,
             down_since: None,
+            came_up: false,
             sample: None,
         };
         self.by_key.insert(key, neighbour);
