@@ -146,6 +146,8 @@ pub struct Control<T> {
     dirty: bool,
     next_digest: Timestamp,
     next_alignment: Timestamp,
+    /// Whether the clock was compared with a neighbour's.
+    compared: bool,
     counters: ControlCounters,
 }
 
@@ -174,6 +176,7 @@ impl<T: Trust> Control<T> {
             dirty: true,
             next_digest: now + DIGEST_INTERVAL,
             next_alignment: now,
+            compared: false,
             counters: ControlCounters::default(),
         };
         control.router.want_policy(PolicyId::NONE);
@@ -239,6 +242,10 @@ impl<T: Trust> Control<T> {
         match self.lsdb.insert(signed, statement, labels, now) {
             Ok(change) => {
                 self.dirty |= change.is_visible();
+                // What can't wait is computed now, all else together at the next measurement.
+                if change.down || change.joined || change.restarted {
+                    self.recompute(now);
+                }
                 if change.restarted {
                     self.outputs.push_back(ControlOutput::Restarted(origin, incarnation));
                 }
@@ -353,7 +360,10 @@ impl<T: Trust> Control<T> {
                 })
             })
             .collect();
-        if now >= self.next_alignment {
+        // The first neighbours tell how far off a wrong clock is: no statement should wait for that.
+        let first = !self.compared && !samples.is_empty();
+        if first || now >= self.next_alignment {
+            self.compared |= first;
             self.next_alignment = now + CLOCK_INTERVAL;
             self.clock.update(&samples, now);
         }

@@ -268,7 +268,6 @@ impl<T: Trust> Node<T> {
             Message::Statement(signed) => {
                 if let Some(peer) = self.neighbours.peer_of(conn) {
                     self.control.handle_statement(peer, signed, now);
-                    self.control.recompute(now);
                 }
             }
             Message::Digest(digest) => {
