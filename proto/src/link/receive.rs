@@ -17,6 +17,8 @@ use crate::units::{LinkSeq, Timestamp, WireTime};
 
 /// Waited beyond the measured jitter before a missing tail counts as lost.
 const TAIL_MARGIN: Duration = Duration::from_millis(2);
+/// A neighbour may be kept from reading its sockets for so long without anything being lost.
+const STALL: Duration = Duration::from_millis(25);
 /// How long it takes to find a loss, before one was found: the timer of reports.
 const FIRST_DETECTION: Duration = Duration::from_millis(10);
 /// What a packet should have in hand when it arrives, for its next hop has work with it too.
@@ -182,7 +184,8 @@ impl Link {
         }
         let mut outcomes = Vec::new();
         let covered = self.sent.handle_report(report, reported_at, self.patience(), &mut outcomes);
-        self.sent.settle(&mut self.loss_tx, now);
+        let grace = self.rtt.smoothed().unwrap_or_default() + self.rtt.deviation() * 4 + STALL;
+        self.sent.settle(&mut self.loss_tx, grace, now);
         self.learn(covered, now);
         self.outgoing.handle_outcomes(&outcomes, now);
     }

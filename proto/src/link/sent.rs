@@ -174,11 +174,14 @@ impl SentLog {
         covered
     }
 
-    /// Tells the loss meter, in the order of sending, what is known by now.
-    pub(super) fn settle(&mut self, meter: &mut LossMeter, now: Timestamp) {
+    /// Tells the loss meter, in the order of sending, what is known by now. Repair can't wait, the
+    /// meter can: what counts as lost is recorded only `grace` after it was sent, since a stalled
+    /// receiver reports late what it has long received.
+    pub(super) fn settle(&mut self, meter: &mut LossMeter, grace: Duration, now: Timestamp) {
         while let Some(entry) = self.entries.get_mut(self.settled) {
             match entry.fate {
                 Fate::Arrived => meter.record(true, now),
+                Fate::Lost if now.since(entry.at) < grace => break,
                 Fate::Lost => meter.record(false, now),
                 Fate::Forgotten => {}
                 Fate::Unknown if now.since(entry.at) > FORGET => entry.fate = Fate::Forgotten,
@@ -307,12 +310,15 @@ mod tests {
     fn the_loss_meter_hears_in_order_and_skips_what_stays_unknown() {
         let (mut log, mut meter) = (log(6), LossMeter::new());
         fates(&mut log, &report(5, &[0b1100_1000]), at(26));
-        log.settle(&mut meter, at(26));
+        let grace = Duration::from_millis(40);
+        log.settle(&mut meter, grace, at(26));
+        assert_eq!(log.settled, 1, "the second may yet turn out to have come");
+        log.settle(&mut meter, grace, at(42));
         assert_eq!(log.settled, 6);
         log.push(packet(6), 100, at(30));
-        log.settle(&mut meter, at(40));
+        log.settle(&mut meter, grace, at(45));
         assert_eq!(log.settled, 6, "may still be on its way");
-        log.settle(&mut meter, at(5000));
+        log.settle(&mut meter, grace, at(5000));
         assert_eq!(log.settled, 7);
     }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -83,6 +83,17 @@ impl Port {
         });
         Self { socket, task: task.abort_handle() }
     }
+
+    // tokio's `try_send` asks its cache of readiness first, which knows nothing of a new socket:
+    // the first packet of each flow would be lost. The kernel knows.
+
+    fn send(&self, payload: &[u8]) -> std::io::Result<()> {
+        SockRef::from(&*self.socket).send(payload).map(|_| ())
+    }
+
+    fn send_to(&self, payload: &[u8], to: SocketAddr) -> std::io::Result<()> {
+        SockRef::from(&*self.socket).send_to(payload, &to.into()).map(|_| ())
+    }
 }
 
 /// The listeners of tunnels.
@@ -114,7 +125,7 @@ impl Tunnels {
     /// Sends an answer; false: the kernel did not take it.
     pub fn answer(&self, tunnel: TunnelId, offset: u16, to: SocketAddr, payload: &[u8]) -> bool {
         let port = self.ports.get(&(tunnel, offset));
-        port.is_some_and(|port| port.socket.try_send_to(payload, to).is_ok())
+        port.is_some_and(|port| port.send_to(payload, to).is_ok())
     }
 }
 
@@ -141,7 +152,7 @@ impl Egresses {
                 entry.insert(Port::start(socket, events.clone(), event))
             }
         };
-        port.socket.try_send(payload).map(|_| ())
+        port.send(payload)
     }
 
     /// The flow ended.

@@ -290,6 +290,7 @@ impl<T: Trust> Node<T> {
             self.replaced(hello.incarnation);
             return;
         }
+        let held = self.neighbours.take_held(conn);
         match self.neighbours.handle_hello(conn, hello, now) {
             Ok(Welcome::Neighbour { peer: key, replaced }) => {
                 for former in replaced {
@@ -300,6 +301,9 @@ impl<T: Trust> Node<T> {
             }
             Ok(Welcome::Candidate) => {}
             Err(refusal) => self.refuse(conn, peer, refusal),
+        }
+        for datagram in held {
+            self.handle_datagram(conn, datagram, now);
         }
     }
 
@@ -337,7 +341,10 @@ impl<T: Trust> Node<T> {
 
     /// A datagram came.
     pub fn handle_datagram(&mut self, conn: ConnId, datagram: Bytes, now: Timestamp) {
-        let Some((key, former)) = self.neighbours.receiving(conn) else { return };
+        let Some((key, former)) = self.neighbours.receiving(conn) else {
+            self.neighbours.hold(conn, datagram);
+            return;
+        };
         if let Some(former) = former {
             let reason = "the connection dialled by the other end stays".to_owned();
             self.outputs.push_back(Output::Close(former.conn, reason));

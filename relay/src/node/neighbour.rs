@@ -8,11 +8,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tradewind_proto::control::{Hello, VERSION};
 use tradewind_proto::link::{Heat, Link, LinkConfig, Liveness};
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 
+/// The most datagrams that are held until the hello comes.
+const MAX_EARLY: usize = 32;
 /// How long a connection may stay without a hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Two connections begun within this time, one dialled by each end, are simultaneous. A later one
@@ -211,6 +214,9 @@ impl Neighbour {
 struct Pending {
     connected: Connected,
     since: Timestamp,
+    /// Datagrams that overtook the hello, at most [`MAX_EARLY`]: without them a link would begin
+    /// with losses that never were.
+    early: Vec<Bytes>,
 }
 
 /// All connections of one relay.
@@ -243,7 +249,7 @@ impl Neighbours {
         if self.pending.len() >= MAX_PENDING {
             return Err(Refusal::TooMany);
         }
-        self.pending.insert(connected.conn, Pending { connected, since: now });
+        self.pending.insert(connected.conn, Pending { connected, since: now, early: Vec::new() });
         Ok(())
     }
 
@@ -391,6 +397,20 @@ impl Neighbours {
             self.pending.remove(conn);
         }
         late
+    }
+
+    /// Holds a datagram that came before the hello of its connection.
+    pub fn hold(&mut self, conn: ConnId, datagram: Bytes) {
+        if let Some(pending) = self.pending.get_mut(&conn)
+            && pending.early.len() < MAX_EARLY
+        {
+            pending.early.push(datagram);
+        }
+    }
+
+    /// What was held for a connection, to be handled after its hello.
+    pub fn take_held(&mut self, conn: ConnId) -> Vec<Bytes> {
+        self.pending.get_mut(&conn).map_or(Vec::new(), |pending| std::mem::take(&mut pending.early))
     }
 
     /// The neighbour that a connection belongs to.
