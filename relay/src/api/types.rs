@@ -136,6 +136,10 @@ pub struct Link {
     pub capacity_mbps: Option<f64>,
     /// What it carries.
     pub load_mbps: f64,
+    /// QUIC packets sent since the connection was made.
+    pub quic_sent_packets: u64,
+    /// Of those, packets that QUIC declared lost.
+    pub quic_lost_packets: u64,
     /// Packets and shards since the connection was made.
     pub counters: LinkCounters,
 }

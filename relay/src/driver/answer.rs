@@ -196,6 +196,8 @@ impl Running {
         let links = self.node.neighbours().iter().map(|(key, neighbour)| {
             let quality = neighbour.line.link.quality();
             let (tx, rx) = self.delays(key, &quality, now);
+            let line = self.lines.get(&neighbour.line.conn);
+            let quic = line.map_or_else(Default::default, |line| line.quic.stats().path);
             types::Link {
                 neighbour: neighbour.id.to_string(),
                 state: liveness(neighbour.line.link.liveness()).to_owned(),
@@ -216,6 +218,8 @@ impl Running {
                 rate_mbps: mbps(quality.rate_bps),
                 capacity_mbps: quality.capacity_bps.map(mbps),
                 load_mbps: mbps(quality.load_bps),
+                quic_sent_packets: quic.sent_packets,
+                quic_lost_packets: quic.lost_packets,
                 counters: neighbour.line.link.counters().into(),
             }
         });
