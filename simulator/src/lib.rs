@@ -13,6 +13,7 @@ pub mod emulation;
 pub mod emulator;
 pub mod link;
 pub mod outcome;
+pub mod overlay;
 pub mod traffic;
 pub mod virtual_net;
 pub mod world;

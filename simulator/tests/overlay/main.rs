@@ -1,0 +1,4 @@
+//! The daemon's own relays in virtual time: what the overlay promises, over many seeds.
+
+mod basics;
+mod world;
