@@ -2,7 +2,8 @@
 //!
 //! A relay dials the peers of its configuration and, of the members that it learns of, those that
 //! the mesh wants it to be a neighbour of. Between two relays the one that started later dials at
-//! once (it is the newcomer), the other only after [`PATIENCE`]; so most links are dialled once.
+//! once (it is the newcomer; of two started in the same millisecond the one with the larger key),
+//! the other only after [`PATIENCE`]; so most links are dialled once.
 //! Who stays when both dialled nevertheless is decided in [`super::neighbour`].
 
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ use echo::{Echo, Pong};
 use edge::{Edge, EdgeLimits, EdgeOutput, ServiceSpec, TunnelId, TunnelSpec};
 use neighbour::{Closed, ConnId, Connected, Line, Neighbour, Neighbours, Refusal, Welcome};
 
-/// How often the mesh and the heat of links are looked at.
+/// How often the mesh and the heat of links are looked at, beside when members come or go.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// What a relay is told at its start.
@@ -161,6 +161,8 @@ pub struct Node<T> {
     outputs: VecDeque<Output>,
     next_measure: Timestamp,
     next_housekeeping: Timestamp,
+    /// How many members there were when the mesh was looked at last.
+    members: usize,
     counters: ForwardCounters,
 }
 
@@ -184,6 +186,7 @@ impl<T: Trust> Node<T> {
             outputs: VecDeque::new(),
             next_measure: now + MEASURE_INTERVAL,
             next_housekeeping: now + HOUSEKEEPING,
+            members: 0,
             counters: ForwardCounters::default(),
             id,
         };
@@ -401,7 +404,7 @@ impl<T: Trust> Node<T> {
         if now >= self.next_measure {
             self.measure(now);
         }
-        if now >= self.next_housekeeping {
+        if now >= self.next_housekeeping || self.control.lsdb().members().len() != self.members {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now);
         }
@@ -699,12 +702,13 @@ impl<T: Trust> Node<T> {
         for conn in self.neighbours.expire(now) {
             self.outputs.push_back(Output::Close(conn, "it never said hello".to_owned()));
         }
+        self.members = self.control.lsdb().members().len();
         if self.mesh != Mesh::Peers {
             let wanted = mesh::wanted(self.control.lsdb(), &self.tables, self.own, self.mesh);
-            let newest = self.incarnation;
+            let own = (self.incarnation, self.own);
             let wanted = wanted.into_iter().map(|(key, address, incarnation)| {
                 // The later started dials at once, the other gives it the time to.
-                let wait = if newest > incarnation { Duration::ZERO } else { PATIENCE };
+                let wait = if own > (incarnation, key) { Duration::ZERO } else { PATIENCE };
                 (key, address, now + wait)
             });
             self.dialler.set_learned(wanted, now);

@@ -73,6 +73,8 @@ pub(super) struct Host {
     pub(super) life: u32,
     /// True time of the next wake-up.
     pub(super) wake_at: Timestamp,
+    /// True time of the last wake-up.
+    pub(super) woken_at: Timestamp,
     /// Wake-ups in a row that came at the same instant.
     pub(super) spins: u32,
     pub(super) work: Work,
@@ -90,6 +92,7 @@ impl Host {
             node: None,
             life: 0,
             wake_at: Timestamp::NEVER,
+            woken_at: Timestamp::ZERO,
             spins: 0,
             work: Work::default(),
             stopped: None,

@@ -256,10 +256,11 @@ impl Overlay {
 
     fn wake(&mut self, number: usize, at: Timestamp) {
         let host = &mut self.hosts[number];
-        host.spins = if at <= self.now { host.spins + 1 } else { 0 };
+        self.now = self.now.max(at);
+        host.spins = if host.woken_at == self.now { host.spins + 1 } else { 0 };
+        host.woken_at = self.now;
         assert!(host.spins < MAX_SPINS, "{} wants to be woken for ever", host.spec.host);
         host.work.wake_ups += 1;
-        self.now = self.now.max(at);
         self.with_node(number, |node, now| node.handle_timeout(now));
     }
 
