@@ -1,0 +1,82 @@
+//! Relays that die, links that go dark: how long traffic waits, and who notices when.
+
+use std::time::Duration;
+
+use tradewind_proto::link::Liveness;
+use tradewind_proto::units::Timestamp;
+use tradewind_relay::node::News;
+use tradewind_simulator::link::LinkSpec;
+use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, START};
+
+use crate::world::{delay, ms, overlay, route, secs};
+
+/// Two ways from `a` to `b`: over `m` (20 ms) and over `n` (24 ms); the direct link is far worse.
+fn diamond(seed: u64) -> (Overlay, FlowNumber) {
+    let link = |millis| LinkSpec { jitter: Duration::from_micros(300), ..delay(millis) };
+    let mut overlay = overlay(
+        seed,
+        &["a", "b", "m", "n"],
+        &[
+            ("a", "b", link(80)),
+            ("a", "m", link(10)),
+            ("m", "b", link(10)),
+            ("a", "n", link(12)),
+            ("n", "b", link(12)),
+            ("m", "n", link(5)),
+        ],
+    );
+    let flow = overlay.flow(FlowSpec::new("a", "b").between(secs(4), secs(60)));
+    // Faults come at any phase of timers.
+    overlay.run_until(START + secs(8) + Duration::from_micros(seed * 7_919 % 50_000));
+    assert_eq!(route(&overlay, "a", "b").unwrap_or_default(), ["a", "m", "b"], "seed {seed}");
+    (overlay, flow)
+}
+
+fn told(overlay: &Overlay, host: &str, since: Timestamp, state: Liveness) -> Option<Duration> {
+    let wanted = |news: &News| matches!(news, News::Liveness(_, to) if *to == state);
+    let mut news = overlay.news().iter();
+    let found = news.find(|(at, at_host, news)| *at >= since && at_host == host && wanted(news));
+    found.map(|(at, ..)| at.since(since))
+}
+
+fn spread(mut values: Vec<Duration>) -> (Duration, Duration) {
+    values.sort_unstable();
+    (values[values.len() / 2], values[values.len() - 1])
+}
+
+#[test]
+fn a_relay_killed_under_traffic_is_gone_around_and_used_again() {
+    let (mut gaps, mut suspects, mut downs, mut routes, mut returns) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    let mut lost = Vec::new();
+    for seed in 0..40 {
+        let (mut overlay, flow) = diamond(seed);
+        let killed = overlay.now();
+        overlay.kill("m");
+        overlay.run_for(secs(2));
+        let record = overlay.record(flow);
+        gaps.push(record.longest_gap(killed.minus(ms(5)), overlay.now()));
+        let (delivered, sent) = record.delivered_of(killed.minus(ms(200)), killed + secs(1));
+        lost.push(sent - delivered);
+        suspects.push(told(&overlay, "a", killed, Liveness::Suspect).expect("suspect"));
+        downs.push(told(&overlay, "a", killed, Liveness::Down).expect("down"));
+        let moved = record.routes.iter().find(|(at, _)| *at > killed);
+        routes.push(moved.map_or(Duration::MAX, |(at, _)| at.since(killed)));
+        assert_eq!(route(&overlay, "a", "b").unwrap_or_default(), ["a", "n", "b"]);
+
+        overlay.start("m");
+        let back = |overlay: &Overlay| {
+            route(overlay, "a", "b").is_some_and(|path| path == ["a", "m", "b"])
+        };
+        let again = overlay.run_while_not(secs(10), back);
+        returns.push(again.unwrap_or(Duration::MAX));
+    }
+    println!("gap        median, worst {:?}", spread(gaps.clone()));
+    println!("suspect    median, worst {:?}", spread(suspects));
+    println!("down       median, worst {:?}", spread(downs));
+    println!("route      median, worst {:?}", spread(routes));
+    println!("back       median, worst {:?}", spread(returns.clone()));
+    println!("lost       {lost:?}");
+    assert!(spread(gaps).1 < ms(250));
+    assert!(spread(returns).1 < secs(3));
+}
