@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -84,15 +85,21 @@ impl Port {
         Self { socket, task: task.abort_handle() }
     }
 
-    // tokio's `try_send` asks its cache of readiness first, which knows nothing of a new socket:
-    // the first packet of each flow would be lost. The kernel knows.
-
-    fn send(&self, payload: &[u8]) -> std::io::Result<()> {
-        SockRef::from(&*self.socket).send(payload).map(|_| ())
-    }
-
-    fn send_to(&self, payload: &[u8], to: SocketAddr) -> std::io::Result<()> {
-        SockRef::from(&*self.socket).send_to(payload, &to.into()).map(|_| ())
+    /// Sends `payload`, to `to` unless the socket is connected. It asks the kernel itself: tokio
+    /// takes a socket for full until the reactor has seen it, and a flow's first packet would be
+    /// lost.
+    fn send(&self, payload: &[u8], to: Option<SocketAddr>) -> std::io::Result<()> {
+        let socket = SockRef::from(&*self.socket);
+        let send = || match to {
+            Some(to) => socket.send_to(payload, &to.into()),
+            None => socket.send(payload),
+        };
+        // A refusal is ICMP's answer to an earlier packet: this one has not been tried yet.
+        let sent = match send() {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => send(),
+            sent => sent,
+        };
+        sent.map(drop)
     }
 }
 
@@ -125,7 +132,7 @@ impl Tunnels {
     /// Sends an answer; false: the kernel did not take it.
     pub fn answer(&self, tunnel: TunnelId, offset: u16, to: SocketAddr, payload: &[u8]) -> bool {
         let port = self.ports.get(&(tunnel, offset));
-        port.is_some_and(|port| port.send_to(payload, to).is_ok())
+        port.is_some_and(|port| port.send(payload, Some(to)).is_ok())
     }
 }
 
@@ -152,7 +159,7 @@ impl Egresses {
                 entry.insert(Port::start(socket, events.clone(), event))
             }
         };
-        port.send(payload)
+        port.send(payload, None)
     }
 
     /// The flow ended.
