@@ -99,11 +99,13 @@ impl Dialler {
         })
     }
 
-    /// The attempt succeeded: `peer` is there.
-    pub fn handle_connected(&mut self, address: &str, peer: PopKey) {
+    /// The attempt succeeded: `peer` is there, and a neighbour as soon as it said hello. Should it
+    /// be refused instead it is not dialled again at once.
+    pub fn handle_connected(&mut self, address: &str, peer: PopKey, now: Timestamp) {
         if let Some(target) = self.targets.get_mut(address) {
             target.dialling = false;
             target.failures = 0;
+            target.next_try = now + LONGEST_BACKOFF;
             target.peer = Some(peer);
         }
     }
@@ -189,7 +191,7 @@ mod tests {
         let mut dialler = Dialler::new(A);
         dialler.set_configured(&["b:1".into()], at(0));
         dialler.poll_dial(nobody, at(0));
-        dialler.handle_connected("b:1", B);
+        dialler.handle_connected("b:1", B, at(0));
         assert_eq!(dialler.poll_dial(|peer| peer == B, at(60_000)), None);
         assert_eq!(dialler.poll_timeout(|peer| peer == B), Timestamp::NEVER);
         dialler.handle_lost(B, at(60_000));
@@ -198,11 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_given_time_to_say_hello() {
+        let mut dialler = Dialler::new(A);
+        dialler.set_configured(&["b:1".into()], at(0));
+        dialler.poll_dial(nobody, at(0));
+        dialler.handle_connected("b:1", B, at(5));
+        assert_eq!(dialler.poll_dial(nobody, at(1004)), None);
+        // It was refused, or the other end says nothing.
+        assert_eq!(dialler.poll_timeout(nobody), at(1005));
+        assert_eq!(dialler.poll_dial(nobody, at(1005)).as_deref(), Some("b:1"));
+    }
+
+    #[test]
     fn an_address_that_is_our_own_is_never_dialled_again() {
         let mut dialler = Dialler::new(A);
         dialler.set_configured(&["a:1".into()], at(0));
         dialler.poll_dial(nobody, at(0));
-        dialler.handle_connected("a:1", A);
+        dialler.handle_connected("a:1", A, at(0));
         assert_eq!(dialler.poll_dial(nobody, at(600_000)), None);
     }
 

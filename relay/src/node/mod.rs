@@ -222,7 +222,7 @@ impl<T: Trust> Node<T> {
     pub fn handle_connected(&mut self, connected: Connected, now: Timestamp) {
         let (conn, peer) = (connected.conn, connected.peer.clone());
         if let Some(address) = &connected.dialled {
-            self.dialler.handle_connected(address, peer.key());
+            self.dialler.handle_connected(address, peer.key(), now);
         }
         let hello = Hello {
             version: VERSION,
