@@ -135,6 +135,8 @@ async fn read_messages(
             Err(error) => {
                 let reason = format!("a control message can't be read: {error}");
                 quic.close(1u32.into(), reason.as_bytes());
+                let remote = quic.remote_address().ip().to_canonical();
+                let _ = events.send(Event::Refused { remote, reason }).await;
                 return;
             }
         }
@@ -267,7 +269,10 @@ impl Connector {
             }
             let event = match outcome {
                 Ok(established) => Event::Connected(Box::new(established)),
-                Err(error) => Event::Refused { remote: remote.ip(), reason: format!("{error:#}") },
+                Err(error) => {
+                    let remote = remote.ip().to_canonical();
+                    Event::Refused { remote, reason: format!("{error:#}") }
+                }
             };
             let _ = events.send(event).await;
         });

@@ -215,6 +215,14 @@ impl<T: Trust> Control<T> {
         self.outputs.push_back(ControlOutput::Tell(peer, Message::Digest(digest)));
     }
 
+    /// The newest full statement held of `origin`, this relay included.
+    pub fn newest_full(&self, origin: PopKey) -> Option<SignedStatement> {
+        if origin == self.own.key() {
+            return self.stated[0].clone();
+        }
+        self.lsdb.member(origin).map(|member| member.signed_full().clone())
+    }
+
     /// A neighbour is gone.
     pub fn handle_lost(&mut self, peer: PopKey) {
         self.adjacent.remove(&peer);

@@ -19,6 +19,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// After this many failures in a row the wait grows further, up to [`LONG_BACKOFF`].
 const PATIENT_FAILURES: u32 = 60;
+/// A connection that ended earlier counts as a failed attempt: the other end refuses it.
+const SHORT_LIVED: Duration = Duration::from_secs(2);
 /// The wait for an address that has not answered for long.
 const LONG_BACKOFF: Duration = Duration::from_secs(10);
 /// The most addresses that are dialled; more are ignored.
@@ -104,7 +106,6 @@ impl Dialler {
     pub fn handle_connected(&mut self, address: &str, peer: PopKey, now: Timestamp) {
         if let Some(target) = self.targets.get_mut(address) {
             target.dialling = false;
-            target.failures = 0;
             target.next_try = now + LONGEST_BACKOFF;
             target.peer = Some(peer);
         }
@@ -119,11 +120,13 @@ impl Dialler {
         }
     }
 
-    /// The connection to `peer` ended or went silent: dial it again soon.
-    pub fn handle_lost(&mut self, peer: PopKey, now: Timestamp) {
+    /// The connection to `peer`, which lived for so long, ended: dial it again soon, but ever
+    /// later if it keeps ending at once.
+    pub fn handle_lost(&mut self, peer: PopKey, lived: Duration, now: Timestamp) {
         for target in self.targets.values_mut().filter(|target| target.peer == Some(peer)) {
-            target.failures = 0;
-            target.next_try = now + FIRST_BACKOFF;
+            let failures = if lived < SHORT_LIVED { target.failures } else { 0 };
+            target.failures = failures.saturating_add(1);
+            target.next_try = now + target.backoff();
         }
     }
 
@@ -194,9 +197,25 @@ mod tests {
         dialler.handle_connected("b:1", B, at(0));
         assert_eq!(dialler.poll_dial(|peer| peer == B, at(60_000)), None);
         assert_eq!(dialler.poll_timeout(|peer| peer == B), Timestamp::NEVER);
-        dialler.handle_lost(B, at(60_000));
+        dialler.handle_lost(B, Duration::from_secs(60), at(60_000));
         assert_eq!(dialler.poll_dial(nobody, at(60_100)), None);
         assert_eq!(dialler.poll_dial(nobody, at(60_250)).as_deref(), Some("b:1"));
+    }
+
+    #[test]
+    fn a_peer_that_ends_every_connection_at_once_is_dialled_ever_later() {
+        let mut dialler = Dialler::new(A);
+        dialler.set_configured(&["b:1".into()], at(0));
+        let (mut now, mut waits) = (at(0), Vec::new());
+        for lived in [10, 10, 10, 2_000, 10] {
+            assert!(dialler.poll_dial(nobody, now).is_some());
+            dialler.handle_connected("b:1", B, now);
+            now = now + Duration::from_millis(lived);
+            dialler.handle_lost(B, Duration::from_millis(lived), now);
+            waits.push(dialler.poll_timeout(nobody).since(now).as_millis());
+            now = dialler.poll_timeout(nobody);
+        }
+        assert_eq!(waits, [250, 500, 1000, 250, 500]);
     }
 
     #[test]

@@ -252,10 +252,10 @@ impl<T: Trust> Node<T> {
                 self.resend(*former, now);
             }
             Closed::Lost(lost) => {
-                let key = lost.id.key();
+                let (key, lived) = (lost.id.key(), now.since(lost.since));
                 self.outputs.push_back(Output::News(News::Lost(lost.id, reason.to_owned())));
                 self.control.handle_lost(key);
-                self.dialler.handle_lost(key, now);
+                self.dialler.handle_lost(key, lived, now);
                 self.measure(now);
                 self.resend(lost.line, now);
             }
@@ -303,11 +303,24 @@ impl<T: Trust> Node<T> {
                 self.begin(key, now);
             }
             Ok(Welcome::Candidate) => {}
+            Err(refusal @ Refusal::OldIncarnation { .. }) => {
+                self.refuse_older(conn, peer, refusal, now);
+            }
             Err(refusal) => self.refuse(conn, peer, refusal),
         }
         for datagram in held {
             self.handle_datagram(conn, datagram, now);
         }
+    }
+
+    /// An older start of a relay is shown what the newer one has signed: that makes it stop.
+    fn refuse_older(&mut self, conn: ConnId, peer: PopId, refusal: Refusal, now: Timestamp) {
+        let Some(proof) = self.control.newest_full(peer.key()) else {
+            return self.refuse(conn, peer, refusal);
+        };
+        self.outputs.push_back(Output::Message(conn, Message::Statement(proof)));
+        self.neighbours.linger(conn, refusal.clone(), now);
+        self.outputs.push_back(Output::News(News::Refused(peer, refusal)));
     }
 
     /// A neighbour's link begins.
@@ -699,8 +712,8 @@ impl<T: Trust> Node<T> {
     }
 
     fn keep_house(&mut self, now: Timestamp) {
-        for conn in self.neighbours.expire(now) {
-            self.outputs.push_back(Output::Close(conn, "it never said hello".to_owned()));
+        for (conn, reason) in self.neighbours.expire(now) {
+            self.outputs.push_back(Output::Close(conn, reason));
         }
         self.members = self.control.lsdb().members().len();
         if self.mesh != Mesh::Peers {

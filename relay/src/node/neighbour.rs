@@ -21,6 +21,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Two connections begun within this time, one dialled by each end, are simultaneous. A later one
 /// was dialled because its end found the former dead, and replaces it.
 const SIMULTANEOUS: Duration = Duration::from_secs(2);
+/// How long a refused connection stays, where the other end is to read why.
+const LINGER: Duration = Duration::from_secs(1);
 /// A link that has been down for this long is dialled anew: the other end may have forgotten it.
 const REDIAL: Duration = Duration::from_secs(1);
 /// The most connections that wait for their hello.
@@ -224,6 +226,8 @@ pub struct Neighbours {
     own: PopId,
     incarnation: Incarnation,
     pending: BTreeMap<ConnId, Pending>,
+    /// Refused connections that stay a moment: since when, and why.
+    lingering: BTreeMap<ConnId, (Timestamp, Refusal)>,
     by_key: BTreeMap<PopKey, Neighbour>,
     by_conn: HashMap<ConnId, PopKey>,
 }
@@ -235,6 +239,7 @@ impl Neighbours {
             own,
             incarnation,
             pending: BTreeMap::new(),
+            lingering: BTreeMap::new(),
             by_key: BTreeMap::new(),
             by_conn: HashMap::new(),
         }
@@ -246,7 +251,7 @@ impl Neighbours {
         connected: Connected,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if self.pending.len() >= MAX_PENDING {
+        if self.pending.len() + self.lingering.len() >= MAX_PENDING {
             return Err(Refusal::TooMany);
         }
         self.pending.insert(connected.conn, Pending { connected, since: now, early: Vec::new() });
@@ -299,6 +304,11 @@ impl Neighbours {
         let replaced = former.map_or(Vec::new(), |former| self.forget(&former));
         self.adopt(connected.peer, hello.incarnation, line, now);
         Ok(Welcome::Neighbour { peer: key, replaced })
+    }
+
+    /// Keeps a refused connection for a moment, so that the other end reads what it was told.
+    pub fn linger(&mut self, conn: ConnId, refusal: Refusal, now: Timestamp) {
+        self.lingering.insert(conn, (now, refusal));
     }
 
     fn check(&self, connected: &Connected, hello: &Hello) -> Result<(), Refusal> {
@@ -374,6 +384,7 @@ impl Neighbours {
     /// A connection ended.
     pub fn handle_closed(&mut self, conn: ConnId) -> Closed {
         self.pending.remove(&conn);
+        self.lingering.remove(&conn);
         let Some(key) = self.by_conn.remove(&conn) else { return Closed::Nothing };
         let Some(neighbour) = self.by_key.get_mut(&key) else { return Closed::Nothing };
         if neighbour.candidate.take_if(|line| line.conn == conn).is_some() {
@@ -385,18 +396,18 @@ impl Neighbours {
         self.by_key.remove(&key).map_or(Closed::Nothing, |lost| Closed::Lost(Box::new(lost)))
     }
 
-    /// Connections that never said hello: close them.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<ConnId> {
-        let late: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| now.since(pending.since) >= HELLO_PATIENCE)
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in &late {
+    /// Connections that never said hello, or were refused a moment ago: close them, and say why.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<(ConnId, String)> {
+        let silent = self.pending.iter().filter(|(_, it)| now.since(it.since) >= HELLO_PATIENCE);
+        let silent = silent.map(|(&conn, _)| (conn, "it never said hello".to_owned()));
+        let refused = self.lingering.iter().filter(|(_, (since, _))| now.since(*since) >= LINGER);
+        let refused = refused.map(|(&conn, (_, refusal))| (conn, refusal.to_string()));
+        let over: Vec<_> = silent.chain(refused).collect();
+        for (conn, _) in &over {
             self.pending.remove(conn);
+            self.lingering.remove(conn);
         }
-        late
+        over
     }
 
     /// Holds a datagram that came before the hello of its connection.

@@ -42,7 +42,9 @@ pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> b
 /// What a relay's configuration says beyond its name, files and ports.
 #[derive(Clone, Copy, Default)]
 pub struct Setup<'a> {
-    /// `overlay.peers`, by name.
+    /// `node.id` and the certificate, where it is not the relay's name in the test.
+    pub id: Option<&'a str>,
+    /// `overlay.peers`, by name or address.
     pub peers: &'a [&'a str],
     /// More lines of `[overlay]`.
     pub overlay: &'a str,
@@ -138,14 +140,18 @@ impl Overlay {
 
     /// Writes a relay's configuration; returns its path.
     pub fn configure(&mut self, name: &str, setup: Setup<'_>) -> PathBuf {
-        let Setup { peers, overlay, edges } = setup;
+        let Setup { id, peers, overlay, edges } = setup;
+        let id = id.unwrap_or(name);
         let (listen, admin) = (self.overlay_address(name), self.ports_of(name).admin);
-        let peers: Vec<_> =
-            peers.iter().map(|peer| self.overlay_address(peer).to_string()).collect();
+        let address = |peer: &&str| match peer.contains(':') {
+            true => peer.to_string(),
+            false => self.overlay_address(peer).to_string(),
+        };
+        let peers: Vec<_> = peers.iter().map(address).collect();
         let text = format!(
-            "[node]\nid = \"{name}\"\n\
+            "[node]\nid = \"{id}\"\n\
              [overlay]\nlisten = \"{listen}\"\npeers = {peers:?}\n{overlay}\n\
-             [identity]\nca = \"ca.pem\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\n\
+             [identity]\nca = \"ca.pem\"\ncert = \"{id}.pem\"\nkey = \"{id}.key\"\n\
              [admin]\nlisten = \"127.0.0.1:{admin}\"\n{edges}\n"
         );
         let path = self.directory.join(format!("{name}.toml"));

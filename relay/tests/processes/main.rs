@@ -6,4 +6,5 @@
 mod carrying;
 mod failing;
 mod harness;
+mod refusing;
 mod traffic;

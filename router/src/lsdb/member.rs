@@ -217,7 +217,8 @@ impl Member {
         self.version
     }
 
-    pub(super) fn signed_full(&self) -> &SignedStatement {
+    /// Its newest full statement, as it signed it.
+    pub fn signed_full(&self) -> &SignedStatement {
         &self.full.signed
     }
 
