@@ -32,6 +32,9 @@ pub const MAX_SERVICES: usize = 256;
 pub const MAX_POLICIES: usize = 64;
 /// The most links of a relay, and the most removed ones in a delta.
 pub const MAX_LINKS: usize = 1024;
+/// Every link carries packets (header and payload) of this many bytes: what QUIC's least UDP
+/// payload, 1,200 bytes, leaves.
+pub const LEAST_PACKET: u16 = 1_150;
 
 /// A signed statement as it travels: `body` is what was signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -146,4 +149,6 @@ pub struct LinkStatement {
     pub load_kbps: u32,
     /// What the operator adds to its metric.
     pub cost: Duration,
+    /// The largest packet that it carries: bytes of header and payload, at least [`LEAST_PACKET`].
+    pub max_packet: u16,
 }

@@ -60,6 +60,7 @@ fn link(from: (f64, f64), to: (f64, f64), target: usize, rng: &mut SmallRng) -> 
         capacity_kbps: 0,
         load_kbps: 0,
         cost: Duration::ZERO,
+        max_packet: 1_402,
     }
 }
 

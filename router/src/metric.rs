@@ -207,6 +207,7 @@ mod tests {
             capacity_kbps: 0,
             load_kbps: 5_000,
             cost: Duration::ZERO,
+            max_packet: 1_402,
         }
     }
 

@@ -124,6 +124,7 @@ impl Router {
             own: self.own.key(),
             keys: self.graph.keys().to_vec(),
             propagation: propagation(&self.graph),
+            largest: largest(&self.graph),
         });
         let mut tables = Tables { map, policies: BTreeMap::new() };
         let Some(own) = self.graph.node(self.own.key()) else {
@@ -167,8 +168,8 @@ impl Router {
         self.policies.iter().filter(|(_, policy)| policy.judge.is_none()).map(|(id, _)| *id)
     }
 
-    /// Says that the disjoint pair to `to` is in use under `policy`, from the next update on.
-    /// Returns whether that is news and an update is called for.
+    /// Says that the disjoint pair to `to` is in use under `policy`, from the next update on, until
+    /// `to` leaves the overlay. Returns whether that is news and an update is called for.
     pub fn want_pair(&mut self, policy: PolicyId, to: PopKey) -> bool {
         let news = self.want_policy(policy);
         let Some(routes) = self.policies.get_mut(&policy) else { return news };
@@ -253,6 +254,14 @@ impl Router {
 fn propagation(graph: &Graph) -> Rows {
     let edges = graph.edges().map(|(edge, link)| {
         let cost = i32::try_from(link.terms.propagation().micros()).unwrap_or(0);
+        crate::paths::Edge { cost, ..edge }
+    });
+    Rows::new(graph.len(), edges)
+}
+
+fn largest(graph: &Graph) -> Rows {
+    let edges = graph.edges().map(|(edge, link)| {
+        let cost = i32::from(link.statement.max_packet);
         crate::paths::Edge { cost, ..edge }
     });
     Rows::new(graph.len(), edges)

@@ -21,6 +21,31 @@ pub struct Way {
     pub path: Path,
     /// Expected one-way propagation along it, jitter margins included.
     pub delay: Duration,
+    /// The largest packet, header and payload, that every link along it carries, in bytes;
+    /// `usize::MAX` for a path of one PoP.
+    pub max_packet: usize,
+}
+
+/// The two ways of flows whose packets travel twice (`redundancy = "disjoint"`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Pairing {
+    /// Not computed: nobody asked with [`crate::routes::Router::want_pair`].
+    #[default]
+    Unasked,
+    /// No two ways share no relay between.
+    Impossible,
+    /// The cheapest two that share none, the cheaper first.
+    Pair(Way, Way),
+}
+
+impl Pairing {
+    /// The two ways, if there are two.
+    pub fn ways(&self) -> Option<(&Way, &Way)> {
+        match self {
+            Self::Pair(a, b) => Some((a, b)),
+            Self::Unasked | Self::Impossible => None,
+        }
+    }
 }
 
 /// How to get to one PoP under one policy.
@@ -30,10 +55,8 @@ pub struct RouteEntry {
     pub primary: Way,
     /// A way that shares no relay between with `primary`, where one exists.
     pub backup: Option<Way>,
-    /// The cheapest pair of ways that share no relay between, where one exists: for
-    /// `redundancy = "disjoint"`. Only for destinations asked for with
-    /// [`crate::routes::Router::want_pair`].
-    pub pair: Option<(Way, Way)>,
+    /// Two ways for packets that travel twice.
+    pub pair: Pairing,
 }
 
 /// All routes and detours of one relay at one time.
@@ -51,6 +74,8 @@ pub(crate) struct Map {
     pub(crate) keys: Vec<PopKey>,
     /// Propagation with its margin of every link, in microseconds.
     pub(crate) propagation: Rows,
+    /// The largest packet of every link, in bytes.
+    pub(crate) largest: Rows,
 }
 
 /// Routes and detours under one policy.
@@ -137,14 +162,15 @@ impl Tables {
     }
 
     /// A way around the next hop of `path` (which stands at this relay), or around the link to it where the next hop
-    /// is the destination: the same path with what lies ahead replaced. `None`: the policy is unknown here, or no allowed
-    /// way exists that visits nobody twice and inserts at most two hops.
-    pub fn detour(&self, path: &Path, policy: PolicyId) -> Option<Path> {
+    /// is the destination: the same path with what lies ahead replaced. Every link on it carries the packet, which now
+    /// has `packet` bytes with its header (0: any). `None`: the policy is unknown here, or no allowed way exists that
+    /// carries the packet, visits nobody twice and inserts at most two hops.
+    pub fn detour(&self, path: &Path, policy: PolicyId, packet: usize) -> Option<Path> {
         let table = self.policies.get(&policy)?;
         if path.here() != self.map.own {
             return None;
         }
-        let ahead = Ahead::new(&self.map, path)?;
+        let ahead = Ahead::new(&self.map, path, packet)?;
         let (_, rest) = ahead.nodes().split_first()?;
         // Fails closed on what the ingress wrote, too.
         if !rest.iter().all(|&node| table.allowed[usize::from(node)]) {
@@ -154,7 +180,7 @@ impl Tables {
         self.rerouted(path, &around, &ahead)
     }
 
-    fn rerouted(&self, path: &Path, around: &Found, ahead: &Ahead) -> Option<Path> {
+    fn rerouted(&self, path: &Path, around: &Found, ahead: &Ahead<'_>) -> Option<Path> {
         let tail = &ahead.nodes()[ahead.len - around.tail..];
         let mut pops = [PopKey::default(); MAX_DETOURED_PATH];
         let mut len = 0;
@@ -172,8 +198,11 @@ impl Map {
     }
 }
 
-/// The rest of a packet's path, and who may not be visited (again).
-struct Ahead {
+/// The rest of a packet's path, who may not be visited (again), and how long the packet is.
+struct Ahead<'a> {
+    map: &'a Map,
+    own: Node,
+    packet: usize,
     nodes: [Node; MAX_DETOURED_PATH],
     len: usize,
     visited: [Node; MAX_DETOURED_PATH],
@@ -186,11 +215,14 @@ struct Found {
     tail: usize,
 }
 
-impl Ahead {
+impl<'a> Ahead<'a> {
     /// `None` if a relay ahead is not known. One that was visited and is no member any more
     /// can't be on a detour anyway.
-    fn new(map: &Map, path: &Path) -> Option<Self> {
+    fn new(map: &'a Map, path: &Path, packet: usize) -> Option<Self> {
         let mut this = Self {
+            map,
+            own: map.node(path.here())?,
+            packet,
             nodes: [0; MAX_DETOURED_PATH],
             len: path.ahead().len(),
             visited: [0; MAX_DETOURED_PATH],
@@ -211,7 +243,8 @@ impl Ahead {
         &self.nodes[..self.len]
     }
 
-    /// Whether a way over `between` to `self.nodes[target]` meets nobody twice and is short enough.
+    /// Whether a way over `between` to `self.nodes[target]` meets nobody twice, is short enough, and
+    /// carries the packet.
     fn fits(&self, between: &[Node], target: usize) -> bool {
         let tail = &self.nodes()[target + 1..];
         let visited = &self.visited[..self.visited_len];
@@ -220,12 +253,27 @@ impl Ahead {
         len <= self.len + MAX_INSERTED
             && visited.len() + len <= MAX_DETOURED_PATH
             && !between.iter().any(met)
+            && self.carries(between, target)
+    }
+
+    /// Whether every link of that way carries the packet, which each hop more makes longer. Links
+    /// that are not known are left to the relays ahead.
+    fn carries(&self, between: &[Node], target: usize) -> bool {
+        let rest = &self.nodes()[target..];
+        let longer = (between.len() + rest.len()) * size_of::<PopKey>();
+        let packet = (self.packet + longer).saturating_sub(self.len * size_of::<PopKey>());
+        let mut here = self.own;
+        between.iter().chain(rest).all(|&next| {
+            let largest = self.map.largest.cost(here, next);
+            here = next;
+            largest.and_then(|bytes| usize::try_from(bytes).ok()).is_none_or(|most| packet <= most)
+        })
     }
 }
 
 impl Ways {
     /// A way past the next hop, to the one after it or else to one further on.
-    fn around_relay(&self, ahead: &Ahead) -> Option<Found> {
+    fn around_relay(&self, ahead: &Ahead<'_>) -> Option<Found> {
         let next = *ahead.nodes().first()?;
         let found = |target: usize, trail: Trail| Found { trail, tail: ahead.len - target - 1 };
         let computed = (1..ahead.len).find_map(|target| {
@@ -241,7 +289,7 @@ impl Ways {
     }
 
     /// Another way to the next hop itself.
-    fn around_link(&self, ahead: &Ahead) -> Option<Found> {
+    fn around_link(&self, ahead: &Ahead<'_>) -> Option<Found> {
         let next = *ahead.nodes().first()?;
         let computed = match self.around.get(&next) {
             Some(around) => around.link,
@@ -262,7 +310,7 @@ impl Ways {
     }
 
     /// The cheapest way over exactly one relay that may be visited.
-    fn over_one_relay(&self, ahead: &Ahead, target: usize, avoided: Node) -> Option<Trail> {
+    fn over_one_relay(&self, ahead: &Ahead<'_>, target: usize, avoided: Node) -> Option<Trail> {
         let (own, to) = (self.arrays.source(), ahead.nodes[target]);
         let mut into = self.arrays.inward(to).iter().peekable();
         let mut best: Option<(i32, Node)> = None;
@@ -270,8 +318,8 @@ impl Ways {
             while into.next_if(|last| last.peer < first.peer).is_some() {}
             let Some(last) = into.next_if(|last| last.peer == first.peer) else { continue };
             let sum = first.cost + last.cost;
-            let usable = first.peer != avoided && ahead.fits(&[first.peer], target);
-            if usable && best.is_none_or(|(least, _)| sum < least) {
+            let better = first.peer != avoided && best.is_none_or(|(least, _)| sum < least);
+            if better && ahead.fits(&[first.peer], target) {
                 best = Some((sum, first.peer));
             }
         }

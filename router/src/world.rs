@@ -37,6 +37,7 @@ pub(crate) fn link(to: &str, delay_ms: f64) -> LinkStatement {
         capacity_kbps: 0,
         load_kbps: 0,
         cost: Duration::ZERO,
+        max_packet: 1_402,
     }
 }
 

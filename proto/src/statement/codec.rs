@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Body, ClockCoordinate, LinkStatement, MAX_ADDRESS, MAX_ADDRESSES, MAX_CERTIFICATE, MAX_LINKS,
-    MAX_POLICIES, MAX_SERVICES, NodeState, PREFIX, Policy, ServiceStatement, Statement,
+    Body, ClockCoordinate, LEAST_PACKET, LinkStatement, MAX_ADDRESS, MAX_ADDRESSES,
+    MAX_CERTIFICATE, MAX_LINKS, MAX_POLICIES, MAX_SERVICES, NodeState, PREFIX, Policy,
+    ServiceStatement, Statement,
 };
 use crate::units::{Incarnation, PopId, PopKey, ServiceName, Timestamp};
 use crate::wire::{Reader, WireError, check_order, flag, put_count, put_text};
@@ -21,7 +22,7 @@ const SEALING: u8 = 4;
 const UP: u8 = 1;
 
 const KEY: usize = 4;
-const LINK: usize = 33;
+const LINK: usize = 35;
 /// The fewest bytes of a service: a name of one character, and the number of its ports.
 const SERVICE: usize = 4;
 /// The fewest bytes of an address.
@@ -261,6 +262,7 @@ impl LinkStatement {
         out.put_u32(self.capacity_kbps);
         out.put_u32(self.load_kbps);
         put_span(out, self.cost);
+        out.put_u16(self.max_packet.max(LEAST_PACKET));
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -275,6 +277,7 @@ impl LinkStatement {
             capacity_kbps: reader.u32()?,
             load_kbps: reader.u32()?,
             cost: span(reader)?,
+            max_packet: in_range("largest packet", reader.u16()?, |&b| b >= LEAST_PACKET)?,
         })
     }
 }

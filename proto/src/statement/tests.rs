@@ -24,6 +24,7 @@ fn link(to: u32) -> LinkStatement {
         capacity_kbps: 5,
         load_kbps: 6,
         cost: Duration::from_micros(7),
+        max_packet: 1402,
     }
 }
 
@@ -72,9 +73,9 @@ const CLOCK: [u8; 20] = [
     0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 2,
 ];
 #[rustfmt::skip]
-const LINK: [u8; 33] = [
+const LINK: [u8; 35] = [
     0, 0, 0, 8, 1, 255, 255, 255, 254, 0, 0, 0, 3, 0, 0, 0, 4, 0x40, 0, 0, 24,
-    0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7,
+    0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7, 5, 122,
 ];
 
 fn delta_bytes() -> Vec<u8> {
@@ -154,6 +155,7 @@ fn malformed_statements_are_refused() {
         ("many links", with(&[(last_link - 2, 5)]), too_many("links", 0x501, 1024)),
         ("reserved flag of a link", with(&[(last_link + 4, 3)]), reserved("flags of a link", 2)),
         ("burst below 1", with(&[(last_link + 20, 15)]), range("burst")),
+        ("link for small packets only", with(&[(last_link + 33, 4)]), range("largest packet")),
         ("more behind it", [&full_bytes()[..], &[0]].concat(), WireError::TrailingBytes(1)),
     ] {
         assert_eq!(Statement::decode(&bytes), Err(error), "{name}");
@@ -203,7 +205,7 @@ fn what_exceeds_a_limit_is_cut_rather_than_refused_everywhere() {
         services: (0..300).map(service).collect(),
         policies: (0..70).map(|number| policy(number, 1)).collect(),
         load_permille: 2000,
-        links: (0..1100).map(link).collect(),
+        links: (0..1100).map(|to| LinkStatement { max_packet: 0, ..link(to) }).collect(),
         ..state()
     };
     let cut = NodeState {
@@ -213,7 +215,7 @@ fn what_exceeds_a_limit_is_cut_rather_than_refused_everywhere() {
         services: (0..256).map(service).collect(),
         policies: (0..64).map(|number| policy(number, 1)).collect(),
         load_permille: 1000,
-        links: (0..1024).map(link).collect(),
+        links: (0..1024).map(|to| LinkStatement { max_packet: 1150, ..link(to) }).collect(),
         ..state()
     };
     assert_eq!(Statement::decode(&full(excess).encode()), Ok(full(cut)));
@@ -283,9 +285,9 @@ fn any_links() -> impl Strategy<Value = Vec<LinkStatement>> {
     let burst = (16u16..).prop_map(|steps| f32::from(steps) / 16.0);
     let spans = (any_span(), any_span(), any_span());
     let numbers = (any::<i32>(), any::<u32>(), any::<u32>());
-    let values = (any::<bool>(), spans, loss, burst, numbers);
+    let values = (any::<bool>(), spans, loss, burst, numbers, LEAST_PACKET..);
     btree_map(any::<u32>(), values, 0..8).prop_map(|links| {
-        let link = |(to, (up, (jitter, rtt, cost), loss, burst, numbers))| {
+        let link = |(to, (up, (jitter, rtt, cost), loss, burst, numbers, max_packet))| {
             let (delay_micros, capacity_kbps, load_kbps) = numbers;
             let to = PopKey(to);
             LinkStatement {
@@ -299,6 +301,7 @@ fn any_links() -> impl Strategy<Value = Vec<LinkStatement>> {
                 capacity_kbps,
                 load_kbps,
                 cost,
+                max_packet,
             }
         };
         links.into_iter().map(link).collect()

@@ -295,7 +295,7 @@ impl Running {
             primary: entry.map(|entry| self.way_line(&entry.primary)),
             backup: entry.and_then(|entry| entry.backup.as_ref()).map(|way| self.way_line(way)),
             pair: entry
-                .and_then(|entry| entry.pair.as_ref())
+                .and_then(|entry| entry.pair.ways())
                 .map(|(a, b)| [self.way_line(a), self.way_line(b)]),
             refused: entry.is_none().then(|| explanation.summary.clone()),
             explanation: explain.then(|| serde_json::to_value(&explanation).unwrap_or_default()),

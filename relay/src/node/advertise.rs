@@ -1,7 +1,7 @@
 //! What of a relay's link measurements is worth telling the others, and when.
 //!
-//! A link that came or went is told at once; a significant change at most twice a second; all of
-//! it once a minute. Deltas are cumulative: each holds every link that differs from the last full
+//! A link that came or went, or carries only smaller packets than before, is told at once; another
+//! significant change at most twice a second; all of it once a minute. Deltas are cumulative: each holds every link that differs from the last full
 //! statement, so a reader needs only that and the newest delta.
 
 use std::collections::BTreeMap;
@@ -122,11 +122,12 @@ impl Advertiser {
     fn news(&self, links: &BTreeMap<PopKey, LinkStatement>) -> Option<News> {
         let gone = self.told.iter().any(|(peer, told)| told.up && !links.contains_key(peer));
         let turned = links.iter().any(|(peer, link)| match self.told.get(peer) {
-            Some(told) => told.up != link.up,
+            // Others lose what they send too large.
+            Some(told) => told.up != link.up || link.max_packet < told.max_packet,
             None => link.up,
         });
         if gone || turned {
-            return Some(News::ComeOrGone);
+            return Some(News::Urgent);
         }
         let significant = links
             .iter()
@@ -137,7 +138,7 @@ impl Advertiser {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum News {
-    ComeOrGone,
+    Urgent,
     Significant,
 }
 
@@ -152,6 +153,7 @@ fn differs(told: &LinkStatement, now: &LinkStatement) -> bool {
     let load = if now.capacity_kbps > 0 { now.load_kbps.abs_diff(told.load_kbps) } else { 0 };
     now.up != told.up
         || now.cost != told.cost
+        || now.max_packet != told.max_packet
         || delay > 2_000.max(told.delay_micros.unsigned_abs() / 10)
         || jitter > Duration::from_millis(3).max(told.jitter / 2)
         || loss > 0.01_f32.max(told.loss / 4.0)
@@ -183,6 +185,7 @@ mod tests {
             capacity_kbps: 0,
             load_kbps: 0,
             cost: Duration::ZERO,
+            max_packet: 1_402,
         }
     }
 
@@ -232,6 +235,18 @@ mod tests {
             "deltas are cumulative"
         );
         assert_eq!(advertiser.poll(&links(&[down]), at(3)), None);
+    }
+
+    #[test]
+    fn another_largest_packet_is_told_and_a_smaller_one_at_once() {
+        for (max_packet, at_once) in [(1_401, true), (1_403, false)] {
+            let mut advertiser = started(&[link(A, 20), link(B, 5)]);
+            let changed = LinkStatement { max_packet, ..link(A, 20) };
+            let links = links(&[changed, link(B, 5)]);
+            assert_eq!(advertiser.poll(&links, at(1)).is_some(), at_once, "{max_packet}");
+            let later = advertiser.poll(&links, at(500));
+            assert_eq!(later.is_some(), !at_once, "{max_packet}");
+        }
     }
 
     #[test]

@@ -90,6 +90,19 @@ pub struct SelfDescription {
     pub draining: bool,
 }
 
+/// One of the relay's own links as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Where it leads.
+    pub to: PopKey,
+    /// Whether it carries packets.
+    pub liveness: Liveness,
+    /// How it was measured.
+    pub quality: Quality,
+    /// The largest packet that it carries, in bytes.
+    pub max_packet: usize,
+}
+
 /// What was refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlCounters {
@@ -183,7 +196,7 @@ impl<T: Trust> Control<T> {
         for policy in control.description.policies.clone() {
             control.router.want_policy(policy.id());
         }
-        control.handle_links(std::iter::empty(), now);
+        control.handle_links(&[], now);
         control
     }
 
@@ -326,18 +339,11 @@ impl<T: Trust> Control<T> {
 
     /// The relay's own links were measured; call every [`MEASURE_INTERVAL`], and at once when a
     /// link comes or goes.
-    pub fn handle_links<'a>(
-        &mut self,
-        links: impl Iterator<Item = (PopKey, Liveness, &'a Quality)>,
-        now: Timestamp,
-    ) {
-        let links: Vec<_> = links.collect();
-        self.align_clock(&links, now);
+    pub fn handle_links(&mut self, links: &[Measured], now: Timestamp) {
+        self.align_clock(links, now);
         let statements: BTreeMap<_, _> = links
             .iter()
-            .filter_map(|&(peer, liveness, quality)| {
-                Some((peer, self.link_statement(peer, liveness, quality, now)?))
-            })
+            .filter_map(|link| Some((link.to, self.link_statement(link, now)?)))
             .collect();
         if let Some(advert) = self.advertiser.poll(&statements, now) {
             self.state(advert, now);
@@ -354,14 +360,14 @@ impl<T: Trust> Control<T> {
         self.recompute(now);
     }
 
-    fn align_clock(&mut self, links: &[(PopKey, Liveness, &Quality)], now: Timestamp) {
+    fn align_clock(&mut self, links: &[Measured], now: Timestamp) {
         let samples: Vec<_> = links
             .iter()
-            .filter_map(|(peer, _, quality)| {
+            .filter_map(|Measured { to, quality, .. }| {
                 // The delays of distant neighbours are more likely to differ between directions.
                 let weight = 1.0 / quality.rtt?.as_secs_f64().max(0.001);
                 Some(ClockSample {
-                    theirs: self.lsdb.member(*peer)?.clock(),
+                    theirs: self.lsdb.member(*to)?.clock(),
                     raw_tx: quality.raw_delay_tx?,
                     raw_rx: quality.raw_delay_rx?,
                     weight,
@@ -378,18 +384,13 @@ impl<T: Trust> Control<T> {
     }
 
     /// What to say of one link; nothing before it was measured.
-    fn link_statement(
-        &self,
-        peer: PopKey,
-        liveness: Liveness,
-        quality: &Quality,
-        now: Timestamp,
-    ) -> Option<LinkStatement> {
+    fn link_statement(&self, link: &Measured, now: Timestamp) -> Option<LinkStatement> {
+        let Measured { to, liveness, quality, max_packet } = link;
         let rtt = quality.rtt?;
         let own = self.clock.coordinate(now);
-        let theirs = self.lsdb.member(peer)?.clock();
+        let theirs = self.lsdb.member(*to)?.clock();
         Some(LinkStatement {
-            to: peer,
+            to: *to,
             up: !matches!(liveness, Liveness::Down | Liveness::Starting),
             delay_micros: normalised(quality.raw_delay_tx?, &own, &theirs, now),
             jitter: quality.jitter_tx,
@@ -399,6 +400,7 @@ impl<T: Trust> Control<T> {
             capacity_kbps: quality.capacity_bps.map_or(0, kbps),
             load_kbps: kbps(quality.load_bps),
             cost: Duration::ZERO,
+            max_packet: u16::try_from(*max_packet).unwrap_or(u16::MAX),
         })
     }
 
@@ -456,6 +458,14 @@ impl<T: Trust> Control<T> {
     /// Routes under `policy` are needed: computes them at once.
     pub fn want_policy(&mut self, policy: PolicyId, now: Timestamp) {
         if self.router.want_policy(policy) {
+            self.dirty = true;
+            self.recompute(now);
+        }
+    }
+
+    /// Two ways to `to` that share no relay between are needed: computes them at once.
+    pub fn want_pair(&mut self, policy: PolicyId, to: PopKey, now: Timestamp) {
+        if self.router.want_pair(policy, to) {
             self.dirty = true;
             self.recompute(now);
         }

@@ -28,7 +28,7 @@ use tradewind_proto::units::{
 };
 use tradewind_router::tables::Tables;
 
-use control::{Control, ControlOutput, MEASURE_INTERVAL, SelfDescription, Trust};
+use control::{Control, ControlOutput, MEASURE_INTERVAL, Measured, SelfDescription, Trust};
 use dial::{Dialler, PATIENCE};
 use echo::{Echo, Pong};
 use edge::{Edge, EdgeLimits, EdgeOutput, ServiceSpec, TunnelId, TunnelSpec};
@@ -81,7 +81,7 @@ pub struct ForwardCounters {
     pub misrouted: u64,
     /// The next hop is no neighbour or down, and no detour is allowed.
     pub no_way: u64,
-    /// The packet was too large for the next link.
+    /// The packet was too large for the next link, or for every detour around a link that is down.
     pub too_large: u64,
     /// The queue of the next link was full.
     pub queue_full: u64,
@@ -130,6 +130,16 @@ pub enum Output {
     News(News),
     /// This relay can't go on.
     Stop(String),
+}
+
+/// How a packet gets around a silent link.
+enum Detour {
+    /// Not at all.
+    None,
+    /// There are ways around, but none that carries so large a packet.
+    TooSmall,
+    /// On this path.
+    Over(Path),
 }
 
 /// What happened to neighbours, for the log.
@@ -332,10 +342,6 @@ impl<T: Trust> Node<T> {
             let remote = neighbour.line.remote.clone();
             self.outputs.push_back(Output::News(News::Joined(neighbour.id.clone(), remote)));
         }
-        let links = self.neighbours.iter();
-        if let Some(least) = links.map(|(_, n)| n.line.link.max_packet()).min() {
-            self.edge.set_max_packet(least);
-        }
         self.control.handle_adjacent(key);
         self.touch(key);
     }
@@ -534,7 +540,7 @@ impl<T: Trust> Node<T> {
         let Some(neighbour) = self.neighbours.get_mut(key) else { return };
         let Some((path, policy)) = neighbour.sample else { return };
         let here = self.standing_here(path);
-        if here.and_then(|path| self.tables.detour(&path, policy)).is_none() {
+        if here.and_then(|path| self.tables.detour(&path, policy, 0)).is_none() {
             return;
         }
         let packets = self
@@ -585,6 +591,7 @@ impl<T: Trust> Node<T> {
         match output {
             EdgeOutput::Send { header, payload } => self.dispatch(header, payload, now),
             EdgeOutput::WantPolicy(policy) => self.control.want_policy(policy, now),
+            EdgeOutput::WantPair(policy, to) => self.control.want_pair(policy, to, now),
             EdgeOutput::Deliver { flow, service, port_offset, payload } => {
                 self.outputs.push_back(Output::Deliver { flow, service, port_offset, payload });
             }
@@ -620,23 +627,24 @@ impl<T: Trust> Node<T> {
             self.finish(header, payload, now);
             return;
         };
-        if !self.trusts(next)
-            && let Some(path) = self.tables.detour(&header.path, header.policy)
-            && path.next().is_some_and(|next| self.trusts(next))
-        {
+        let mut detour = Detour::None;
+        if !self.trusts(next) {
+            detour = self.detour(&header, payload.len());
+        }
+        if let Detour::Over(path) = detour {
             header.path = path;
             self.counters.detoured += 1;
         }
         let Some(onward) = header.path.advanced() else { return };
         let next = onward.here();
-        let Some(neighbour) = self.neighbours.get_mut(next) else {
-            self.counters.no_way += 1;
+        let alive = |neighbour: &&mut Neighbour| neighbour.line.link.liveness() != Liveness::Down;
+        let Some(neighbour) = self.neighbours.get_mut(next).filter(alive) else {
+            match detour {
+                Detour::TooSmall => self.counters.too_large += 1,
+                Detour::None | Detour::Over(_) => self.counters.no_way += 1,
+            }
             return;
         };
-        if neighbour.line.link.liveness() == Liveness::Down {
-            self.counters.no_way += 1;
-            return;
-        }
         neighbour.note_use(onward, header.policy, now);
         header.path = onward;
         let rest = self.tables.delay_along(next, onward.ahead());
@@ -649,6 +657,17 @@ impl<T: Trust> Node<T> {
             Err(Refused::Late) => self.counters.late += 1,
         }
         self.touch(next);
+    }
+
+    /// The way around the next hop of a packet whose payload has `payload` bytes.
+    fn detour(&self, header: &Header, payload: usize) -> Detour {
+        let around = |packet| self.tables.detour(&header.path, header.policy, packet);
+        match around(header.encoded_len() + payload) {
+            Some(path) if path.next().is_some_and(|next| self.trusts(next)) => Detour::Over(path),
+            Some(_) => Detour::None,
+            None if around(0).is_some() => Detour::TooSmall,
+            None => Detour::None,
+        }
     }
 
     fn trusts(&self, key: PopKey) -> bool {
@@ -677,15 +696,13 @@ impl<T: Trust> Node<T> {
     /// Tells the control plane how the links are.
     fn measure(&mut self, now: Timestamp) {
         self.next_measure = now + MEASURE_INTERVAL;
-        let qualities: Vec<_> = self
-            .neighbours
-            .iter()
-            .map(|(key, neighbour)| {
-                (key, neighbour.line.link.liveness(), neighbour.line.link.quality())
-            })
-            .collect();
-        let links = qualities.iter().map(|(key, liveness, quality)| (*key, *liveness, quality));
-        self.control.handle_links(links, now);
+        let measured = |(to, neighbour): (PopKey, &Neighbour)| {
+            let link = &neighbour.line.link;
+            let (liveness, quality) = (link.liveness(), link.quality());
+            Measured { to, liveness, quality, max_packet: link.max_packet() }
+        };
+        let links: Vec<_> = self.neighbours.iter().map(measured).collect();
+        self.control.handle_links(&links, now);
         self.watch_standbys(now);
     }
 
@@ -695,7 +712,7 @@ impl<T: Trust> Node<T> {
         for (_, neighbour) in self.neighbours.iter().filter(|(_, n)| n.used(now)) {
             let Some((path, policy)) = neighbour.sample else { continue };
             let Some(path) = self.standing_here(path) else { continue };
-            standbys.extend(self.tables.detour(&path, policy).and_then(|path| path.next()));
+            standbys.extend(self.tables.detour(&path, policy, 0).and_then(|path| path.next()));
             let route = self.tables.route(policy, path.last());
             let backup = route.and_then(|route| route.backup.as_ref());
             standbys.extend(backup.and_then(|way| way.path.next()));
@@ -796,3 +813,6 @@ impl<T: Trust> Node<T> {
         &self.counters
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::hysteresis::{Reason, Situation, Watch};
 use crate::metric::Cost;
 use crate::paths::{Arrays, Ascending, Edge, Labels, Node, Pair, Trail, beside, cheapest_pair};
 use crate::policy::Judge;
-use crate::tables::{Around, Instance, PolicyTable, RouteEntry, Way, Ways};
+use crate::tables::{Around, Instance, Pairing, PolicyTable, RouteEntry, Way, Ways};
 
 /// So many paths are looked at for one that does no harm, before the direct link is taken.
 const HARMLESS_CANDIDATES: usize = 8;
@@ -46,6 +46,9 @@ pub(super) fn table(
     let ways = Ways { arrays, labels, best, around };
     PolicyTable { routes: entries, allowed, services, ways }
 }
+
+/// By number of the destination asked for; `None`: there is no pair.
+type Pairs = BTreeMap<Node, Option<[Trail; 2]>>;
 
 struct Search<'a> {
     terrain: &'a Terrain<'a>,
@@ -233,18 +236,21 @@ impl<'a> Search<'a> {
         Around { link, others: others.collect() }
     }
 
-    /// Pairs that are wanted, by destination; held as loyally as single routes.
-    fn pairs(&self, wanted: &mut BTreeMap<PopKey, Option<HeldPair>>) -> BTreeMap<Node, [Trail; 2]> {
-        let mut pairs = BTreeMap::new();
-        for (key, held) in wanted {
-            let to = self.terrain.graph.node(*key).filter(|to| self.best(*to).is_some());
-            let best = to.and_then(|to| cheapest_pair(&self.arrays, &self.labels, to));
-            match to.zip(best) {
-                Some((to, best)) => drop(pairs.insert(to, self.choose_pair(held, best))),
-                None => *held = None,
+    /// Pairs that are wanted, by destination, where there are any; held as loyally as single
+    /// routes. Destinations that left are forgotten.
+    fn pairs(&self, wanted: &mut BTreeMap<PopKey, Option<HeldPair>>) -> Pairs {
+        let graph = self.terrain.graph;
+        wanted.retain(|key, _| graph.node(*key).is_some());
+        let pair = |(key, held): (&PopKey, &mut Option<HeldPair>)| {
+            let to = graph.node(*key)?;
+            let reached = Some(to).filter(|to| self.best(*to).is_some());
+            let best = reached.and_then(|to| cheapest_pair(&self.arrays, &self.labels, to));
+            if best.is_none() {
+                *held = None;
             }
-        }
-        pairs
+            Some((to, best.map(|best| self.choose_pair(held, best))))
+        };
+        wanted.iter_mut().filter_map(pair).collect()
     }
 
     fn choose_pair(&self, held: &mut Option<HeldPair>, best: Pair) -> [Trail; 2] {
@@ -286,10 +292,10 @@ impl<'a> Search<'a> {
         &self,
         primaries: &[Option<Trail>],
         backups: &[Option<Trail>],
-        pairs: &BTreeMap<Node, [Trail; 2]>,
+        pairs: &Pairs,
     ) -> Vec<Option<RouteEntry>> {
         let entry = |((primary, backup), to): ((&Option<Trail>, &Option<Trail>), Node)| {
-            let pair = pairs.get(&to).and_then(|[a, b]| self.way(a).zip(self.way(b)));
+            let pair = pairs.get(&to).map(|pair| self.pairing(pair.as_ref())).unwrap_or_default();
             let primary = self.way(primary.as_ref()?)?;
             let backup = backup.as_ref().and_then(|path| self.way(path));
             Some(RouteEntry { primary, backup, pair })
@@ -297,9 +303,16 @@ impl<'a> Search<'a> {
         primaries.iter().zip(backups).zip(0..).map(entry).collect()
     }
 
+    fn pairing(&self, pair: Option<&[Trail; 2]>) -> Pairing {
+        let ways = pair.and_then(|[a, b]| self.way(a).zip(self.way(b)));
+        ways.map_or(Pairing::Impossible, |(a, b)| Pairing::Pair(a, b))
+    }
+
     fn way(&self, trail: &Trail) -> Option<Way> {
         let delay: Cost = self.links(trail).map(|link| link.terms.propagation()).sum();
-        Some(Way { path: self.path(trail)?, delay: delay.span() })
+        let largest = self.links(trail).map(|link| usize::from(link.statement.max_packet));
+        let max_packet = largest.min().unwrap_or(usize::MAX);
+        Some(Way { path: self.path(trail)?, delay: delay.span(), max_packet })
     }
 
     fn path(&self, trail: &Trail) -> Option<Path> {

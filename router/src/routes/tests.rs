@@ -5,6 +5,7 @@ use tradewind_proto::statement::LinkStatement;
 
 use super::*;
 use crate::paths::Ascending;
+use crate::tables::Pairing;
 use crate::world::{NOON, World, eu_only, id, key, link};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -236,15 +237,37 @@ fn policies_bind_ends_relays_and_backups_and_fail_closed() {
 fn pairs_are_computed_where_wanted() {
     let (mut router, lsdb) = routed(&mut three_ways());
     let pair = |router: &Router| router.route(PolicyId::NONE, key("sgp")).unwrap().pair.clone();
-    assert_eq!(pair(&router), None);
+    assert_eq!(pair(&router), Pairing::Unasked);
     assert!(router.want_pair(PolicyId::NONE, key("sgp")));
     assert!(!router.want_pair(PolicyId::NONE, key("sgp")));
     router.update(&lsdb, NOON);
-    let (a, b) = pair(&router).unwrap();
+    let Pairing::Pair(a, b) = pair(&router) else { panic!("{:?}", pair(&router)) };
     assert_eq!(
         (names(&router, &a.path), names(&router, &b.path)),
         ("fra sgp".into(), "fra a sgp".into())
     );
+}
+
+#[test]
+fn a_pair_that_does_not_exist_is_told_from_one_that_nobody_asked_for() {
+    let mut world = World::new(&[("fra", "sgp", 10.0), ("fra", "a", 10.0)]);
+    let (mut router, mut lsdb) = routed(&mut world);
+    assert!(router.want_pair(PolicyId::NONE, key("sgp")));
+    router.update(&lsdb, NOON);
+    let pair = |router: &Router| router.route(PolicyId::NONE, key("sgp")).unwrap().pair.clone();
+    assert_eq!(pair(&router), Pairing::Impossible);
+    world.connect("a", link("sgp", 10.0));
+    world.say(&mut lsdb, "a", NOON);
+    router.update(&lsdb, NOON);
+    assert!(pair(&router).ways().is_some(), "it is looked for with every change");
+}
+
+#[test]
+fn pairs_to_those_who_left_are_forgotten() {
+    let (mut router, lsdb) = routed(&mut three_ways());
+    assert!(router.want_pair(PolicyId::NONE, key("gone")));
+    router.update(&lsdb, NOON);
+    assert!(router.want_pair(PolicyId::NONE, key("gone")), "news again");
 }
 
 #[test]

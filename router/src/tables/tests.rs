@@ -54,10 +54,10 @@ fn detours_go_around_the_next_relay_or_the_link_to_the_last() {
     ];
     for (name, own, packet, cursor, detour) in cases {
         let tables = tables(&mut ring(), own, &[]);
-        let found = tables.detour(&path(packet, cursor), PolicyId::NONE);
+        let found = tables.detour(&path(packet, cursor), PolicyId::NONE, 0);
         assert_eq!(found, detour.map(|pops| path(pops, cursor)), "{name}");
         assert_eq!(
-            tables.detour(&path(packet, cursor), PolicyId(7)),
+            tables.detour(&path(packet, cursor), PolicyId(7), 0),
             None,
             "unknown policy: {name}"
         );
@@ -78,6 +78,65 @@ fn a_hop_reserves_what_the_links_ahead_take() {
     let route = tables.route(PolicyId::NONE, key("c")).expect("a route");
     assert_eq!(tables.delay_along(key("fra"), route.primary.path.ahead()), route.primary.delay);
     assert_eq!(Tables::default().delay_along(key("a"), &[key("b")]), Duration::ZERO);
+}
+
+#[test]
+fn a_way_carries_what_its_smallest_link_does() {
+    let mut world = ring();
+    world.link("a", "b").max_packet = 1_150;
+    world.link("b", "a").max_packet = 1_300; // the other direction does not matter
+    let tables = tables(&mut world, "fra", &[]);
+    let route = |to| tables.route(PolicyId::NONE, key(to)).expect("a route");
+    let largest = |to| route(to).primary.max_packet;
+    assert_eq!([largest("a"), largest("b")], [1_402, 1_150]);
+    assert_eq!(route("b").backup.as_ref().expect("the other way round").max_packet, 1_402);
+    assert_eq!(largest("fra"), usize::MAX, "no link, no limit");
+}
+
+#[test]
+fn detours_carry_the_packet_or_are_none() {
+    let mut world = World::new(&[
+        ("fra", "x", 5.0),
+        ("x", "sgp", 5.0),
+        ("fra", "near", 10.0),
+        ("near", "sgp", 10.0),
+        ("fra", "far", 20.0),
+        ("far", "sgp", 20.0),
+        ("far", "x", 20.0),
+    ]);
+    world.link("near", "sgp").max_packet = 1_150;
+    let tables = tables(&mut world, "fra", &[]);
+    let over = |relay: &str| Some(path(&format!("fra {relay} sgp"), 0));
+    for (packet_path, packet, detour) in [
+        ("fra x sgp", 0, over("near")),
+        ("fra x sgp", 1_150, over("near")),
+        ("fra x sgp", 1_151, over("far")),
+        ("fra x sgp", 1_402, over("far")),
+        ("fra x sgp", 1_403, None),
+        ("fra x", 1_142, Some(path("fra near sgp x", 0))), // 8 bytes longer for two hops
+        ("fra x", 1_143, Some(path("fra far x", 0))),
+        ("fra x", 1_398, Some(path("fra far x", 0))),
+        ("fra x", 1_399, None),
+    ] {
+        let found = tables.detour(&path(packet_path, 0), PolicyId::NONE, packet);
+        assert_eq!(found, detour, "{packet_path} {packet}");
+    }
+}
+
+#[test]
+fn a_service_of_this_relay_is_served_and_the_nearest() {
+    let mut world = ring();
+    let name: ServiceName = "echo".parse().expect("a valid name");
+    world.pop("fra").services = vec!["echo"];
+    world.pop("b").services = vec!["echo"];
+    let serves = |tables: &Tables, pop| tables.serves(PolicyId::NONE, key(pop), &name);
+    let of = tables(&mut world, "fra", &[]);
+    assert_eq!(of.nearest(PolicyId::NONE, &name), Some((key("fra"), 1)));
+    assert!(serves(&of, "fra") && serves(&of, "b") && !serves(&of, "a"));
+    world.pop("fra").services.clear();
+    let of = tables(&mut world, "fra", &[]);
+    assert_eq!(of.nearest(PolicyId::NONE, &name), Some((key("b"), 1)));
+    assert!(!serves(&of, "fra") && serves(&of, "b"));
 }
 
 const NAMES: [&str; 8] = ["fra", "par", "mad", "ams", "nyc", "lax", "sgp", "tyo"];
@@ -127,7 +186,8 @@ fn carry(
             at = at.advanced().expect("there is a next");
             continue;
         }
-        let detour = (detours < 3).then(|| tables.get(&at.here())?.detour(&at, policy)).flatten();
+        let detour =
+            (detours < 3).then(|| tables.get(&at.here())?.detour(&at, policy, 0)).flatten();
         let Some(detour) = detour else { return Fate { visited, arrived: false } };
         assert!(detour.pops().len() <= MAX_DETOURED_PATH);
         assert!(detour.ahead().len() <= at.ahead().len() + MAX_INSERTED);
@@ -195,7 +255,7 @@ proptest! {
             let free = |name: &&&str| key(name) != next && !path.pops().contains(&key(name));
             let around = NAMES.iter().filter(free).find(|relay| linked("fra", key(relay)) && linked(relay, target));
             if let (Some(relay), false) = (around, killed.is_empty()) {
-                let detour = own.detour(&path, PolicyId::NONE);
+                let detour = own.detour(&path, PolicyId::NONE, 0);
                 prop_assert!(detour.is_some(), "{:?} gets around {} on {:?}", relay, next, path);
                 prop_assert!(detour.is_none_or(|d| d.next() != Some(next) && (next == target || !d.ahead().contains(&next))));
             }

@@ -148,7 +148,7 @@ pub struct EdgeCounters {
     pub signals_tx: u64,
     /// Signals not sent because the same flow had one a moment ago.
     pub signals_held: u64,
-    /// Wishes for routes not passed on because too many policies were waiting.
+    /// Wishes for routes not passed on because too many were waiting.
     pub wishes_held: u64,
     /// Packets and payloads that went nowhere.
     pub drops: DropCounts,

@@ -258,7 +258,7 @@ impl Egress {
         match flow.ways_back(self.own, id, routes, now, out) {
             Ok(ways) => {
                 let header = flow.outgoing.header(id, true, &flow.terms, ways, now);
-                out.signal(header, ways.copy, Signal::Accept);
+                out.signal(header, &ways, Signal::Accept);
             }
             Err(reason) => flow.lose(reason, out),
         }
@@ -287,7 +287,7 @@ impl Egress {
         flow.active_at = now;
         let sent = flow.ways_back(self.own, id, routes, now, out).and_then(|ways| {
             let header = flow.outgoing.header(id, true, &flow.terms, ways, now);
-            flow.outgoing.send(header, None, ways.copy, payload, out)
+            flow.outgoing.send(header, None, &ways, payload, out)
         });
         flow.outgoing.blocked = sent.err();
         if let Err(reason) = sent {
@@ -331,6 +331,7 @@ impl Flow {
         out: &mut Outbox,
     ) -> Result<Ways, DropReason> {
         if let Some(ways) = Ways::find(routes, &self.terms, own, id.ingress) {
+            out.want_pair(&ways, self.terms.policy, id.ingress, now);
             return Ok(ways);
         }
         if routes.has_policy(self.terms.policy) {

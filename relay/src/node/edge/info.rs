@@ -110,7 +110,7 @@ pub enum FlowWarning {
         /// In use.
         used: Duration,
     },
-    /// The flow wants two copies and gets one.
+    /// The flow wants two copies and gets one, as there is no second way for the other.
     #[error("there is no pair of node-disjoint paths: packets travel once")]
     NoPair,
 }

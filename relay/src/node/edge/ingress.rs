@@ -403,12 +403,13 @@ impl Sending<'_> {
         let egress = self.instance(ingress, routes)?;
         let ways = Ways::find(routes, &self.flow.terms, ingress, egress)
             .ok_or_else(|| self.no_way(routes, DropReason::NoRoute))?;
+        self.out.want_pair(&ways, self.flow.terms.policy, egress, self.now);
         let Flow { number, terms, outgoing, .. } = &mut *self.flow;
         let id = FlowId { ingress, incarnation, number: *number };
         let header = outgoing.header(id, false, terms, ways, self.now);
         let opening = self.flow.state == FlowState::Opening;
         let open = opening.then(|| self.extension());
-        self.flow.outgoing.send(header, open, ways.copy, payload, self.out)
+        self.flow.outgoing.send(header, open, &ways, payload, self.out)
     }
 
     fn extension(&self) -> Open {

@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use tradewind_proto::flow::receiver::{FlowCounters, FlowReceiver};
 use tradewind_proto::packet::{Fragment, Header, Open, PacketKind, Path};
-use tradewind_proto::units::{Budget, FlowId, FlowSeq, Redundancy, Timestamp};
+use tradewind_proto::units::{Budget, FlowId, FlowSeq, Timestamp};
 
 use super::counters::{DropReason, Tally};
 use super::info::{FlowWarning, PathLog};
 use super::outbox::Outbox;
-use super::routes::{Terms, Ways};
+use super::routes::{Alone, Terms, Ways};
 
 /// What leaves.
 #[derive(Clone, Debug, Default)]
@@ -65,12 +65,12 @@ impl Outgoing {
         &mut self,
         header: Header,
         open: Option<Open>,
-        copy: Option<Path>,
+        ways: &Ways,
         payload: Bytes,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
         let bytes = payload.len() as u64;
-        out.send(Header { open, ..header }, copy, payload)?;
+        out.send(Header { open, ..header }, ways, payload)?;
         self.next_seq = self.next_seq.next();
         self.packets += 1;
         self.bytes += bytes;
@@ -94,9 +94,7 @@ impl Outgoing {
         let Some((ways, used)) = self.last else { return Vec::new() };
         let configured = terms.deadline;
         let stretched = FlowWarning::DeadlineStretched { configured, used };
-        let alone = terms.redundancy == Redundancy::Disjoint
-            && ways.copy.is_none()
-            && ways.path.pops().len() > 1;
+        let alone = ways.alone == Some(Alone::Impossible);
         let warnings = [(used > configured, stretched), (alone, FlowWarning::NoPair)];
         warnings.into_iter().filter(|&(holds, _)| holds).map(|(_, warning)| warning).collect()
     }

@@ -3,7 +3,8 @@
 //! A local program's packet becomes a flow, gets a path, a deadline and a number, is cut if need
 //! be, and leaves as overlay packets; what ends here is freed of duplicates, joined, and handed to
 //! the service from the flow's own socket, or back to the local program. The edge knows routes only
-//! by asking for them ([`Routes`]); links, detours and pings are not its business. After each
+//! by asking for them ([`Routes`]), and cuts payloads to what all links of a way carry; links,
+//! detours and pings are not its business. After each
 //! `handle_*` or `set_*` take everything that `poll_output` has.
 //!
 //! A flow's id lasts as long as its egress knows it: when the egress restarts or another instance
@@ -114,8 +115,6 @@ pub struct EdgeLimits {
     pub idle: Duration,
     /// A refused flow tries again after this long.
     pub refused: Duration,
-    /// See [`Edge::set_max_packet`].
-    pub max_packet: usize,
 }
 
 impl Default for EdgeLimits {
@@ -129,7 +128,6 @@ impl Default for EdgeLimits {
             outputs: 4_096,
             idle: Duration::from_secs(180),
             refused: Duration::from_secs(1),
-            max_packet: 1_150,
         }
     }
 }
@@ -174,6 +172,9 @@ pub enum EdgeOutput {
     },
     /// Have routes under this policy computed. Repeated once a second while packets need them.
     WantPolicy(PolicyId),
+    /// Have two ways to this relay that share no relay between computed, under this policy. Repeated
+    /// once a second while packets need them.
+    WantPair(PolicyId, PopKey),
 }
 
 /// The flows of one relay.
@@ -211,12 +212,6 @@ impl Edge {
     /// While draining, flows that are new at a service here are refused; known ones go on.
     pub const fn set_draining(&mut self, draining: bool) {
         self.egress.set_draining(draining);
-    }
-
-    /// The most bytes that header and payload of a packet may have together, so that every link
-    /// carries it; payloads that don't fit, with room for a detour's two hops, are cut.
-    pub const fn set_max_packet(&mut self, bytes: usize) {
-        self.out.set_max_packet(bytes);
     }
 
     /// A local program at `source` sent `payload` to the port `port_offset` of a tunnel.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use tradewind_proto::flow::fragment::fragments;
+use tradewind_proto::flow::fragment::{MAX_PAYLOAD, fragments};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path, Signal};
 use tradewind_proto::units::{Budget, FlowId, FlowSeq, PolicyId, PopKey, Timestamp};
 
 use super::counters::{DropReason, EdgeCounters};
+use super::routes::{Alone, Ways};
 use super::{EdgeLimits, EdgeOutput};
 
 /// Bytes kept free in every packet, for the two hops that a detour may insert.
@@ -19,20 +20,26 @@ const DETOUR_ROOM: usize = 2 * size_of::<PopKey>();
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(1);
 /// The same signal about the same flow is sent at most this often.
 pub(super) const SIGNAL_GAP: Duration = Duration::from_millis(20);
-/// A policy without routes is asked for again after this long.
+/// Routes that are still missing are asked for again after this long.
 const WISH_GAP: Duration = Duration::from_secs(1);
-/// The most policies that are asked for at a time.
+/// The most wishes that are remembered at a time.
 const MAX_WISHES: usize = 64;
+
+/// Routes that the driver was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    Policy(PolicyId),
+    Pair(PolicyId, PopKey),
+}
 
 pub(super) struct Outbox {
     own: PopKey,
-    max_packet: usize,
     /// At most `limits.outputs` packets, and signals to the driver that are bounded by the flows.
     queue: VecDeque<EdgeOutput>,
     max_queue: usize,
     recent: RecentSignals,
-    /// Policies asked for, and when. At most [`MAX_WISHES`].
-    wishes: BTreeMap<PolicyId, Timestamp>,
+    /// What was asked for, and when. At most [`MAX_WISHES`].
+    wishes: BTreeMap<Wish, Timestamp>,
     pub(super) counters: EdgeCounters,
 }
 
@@ -40,7 +47,6 @@ impl Outbox {
     pub(super) fn new(own: PopKey, limits: &EdgeLimits) -> Self {
         Self {
             own,
-            max_packet: limits.max_packet,
             queue: VecDeque::new(),
             max_queue: limits.outputs,
             recent: RecentSignals::new(),
@@ -51,10 +57,6 @@ impl Outbox {
 
     pub(super) const fn own(&self) -> PopKey {
         self.own
-    }
-
-    pub(super) const fn set_max_packet(&mut self, bytes: usize) {
-        self.max_packet = bytes;
     }
 
     pub(super) fn pop(&mut self) -> Option<EdgeOutput> {
@@ -77,28 +79,32 @@ impl Outbox {
         Ok(())
     }
 
-    /// Puts a payload into the overlay, cut if need be, and again over `copy` if there is one.
+    /// Puts a payload into the overlay over `ways`, whose path the header has. It is cut if a link
+    /// could not carry it together with its header and the hops of a detour; both copies are cut
+    /// alike, so that pieces of one fill gaps of the other.
     pub(super) fn send(
         &mut self,
         mut header: Header,
-        copy: Option<Path>,
+        ways: &Ways,
         payload: Bytes,
     ) -> Result<(), DropReason> {
-        let longer =
-            copy.map_or(0, |copy| copy.pops().len().saturating_sub(header.path.pops().len()));
-        let used = DETOUR_ROOM + longer * size_of::<PopKey>();
+        if payload.len() > MAX_PAYLOAD {
+            return Err(DropReason::TooLarge);
+        }
+        let hops = header.path.pops().len();
+        let longer = ways.copy.map_or(0, |copy| copy.pops().len().saturating_sub(hops));
+        let used = header.encoded_len() + DETOUR_ROOM + longer * size_of::<PopKey>();
+        let most = ways.max_packet.saturating_sub(used);
         header.fragment = Fragment::WHOLE;
-        if header.encoded_len() + used + payload.len() <= self.max_packet {
+        if payload.len() <= most {
             self.room_for(2)?;
-            self.send_copies(header, copy, payload);
+            self.send_copies(header, ways.copy, payload);
             return Ok(());
         }
-        header.fragment = Fragment { index: 0, count: u8::MAX };
-        let most = self.max_packet.saturating_sub(header.encoded_len() + used);
         let pieces = fragments(payload, most).ok_or(DropReason::TooLarge)?;
         self.room_for(2 * pieces.len())?;
         for (fragment, piece) in pieces {
-            self.send_copies(Header { fragment, ..header.clone() }, copy, piece);
+            self.send_copies(Header { fragment, ..header.clone() }, ways.copy, piece);
         }
         Ok(())
     }
@@ -122,9 +128,9 @@ impl Outbox {
     }
 
     /// Sends a signal of a flow; those stand outside the flow's sequence, as they may be repeated.
-    pub(super) fn signal(&mut self, header: Header, copy: Option<Path>, signal: Signal) {
+    pub(super) fn signal(&mut self, header: Header, ways: &Ways, signal: Signal) {
         let header = Header { kind: PacketKind::Signal, seq: FlowSeq(0), open: None, ..header };
-        match self.send(header, copy, encoded(signal)) {
+        match self.send(header, ways, encoded(signal)) {
             Ok(()) => self.counters.signals_tx += 1,
             Err(reason) => self.drop(reason),
         }
@@ -141,6 +147,7 @@ impl Outbox {
             self.counters.signals_held += 1;
             return;
         }
+        let ways = Ways::over(to.path.reversed());
         let header = Header {
             kind: PacketKind::Signal,
             class: to.class,
@@ -152,27 +159,42 @@ impl Outbox {
             fragment: Fragment::WHOLE,
             sent_at: now.wire(),
             budget: Budget::new(SIGNAL_DEADLINE),
-            path: to.path.reversed(),
+            path: ways.path,
             open: None,
         };
-        self.signal(header, None, signal);
+        self.signal(header, &ways, signal);
     }
 
     /// Asks the driver for routes under a policy, unless it was asked a moment ago.
     pub(super) fn want(&mut self, policy: PolicyId, now: Timestamp) {
+        if self.wish(Wish::Policy(policy), now) {
+            self.push(EdgeOutput::WantPolicy(policy));
+        }
+    }
+
+    /// Asks the driver for the pair to `to` that `ways` lacks, if it lacks one that nobody has
+    /// looked for, unless it was asked a moment ago.
+    pub(super) fn want_pair(&mut self, ways: &Ways, policy: PolicyId, to: PopKey, now: Timestamp) {
+        if ways.alone == Some(Alone::Unasked) && self.wish(Wish::Pair(policy, to), now) {
+            self.push(EdgeOutput::WantPair(policy, to));
+        }
+    }
+
+    /// Whether this is to be asked for now.
+    fn wish(&mut self, wish: Wish, now: Timestamp) -> bool {
         let waiting = |asked: Timestamp| now < asked + WISH_GAP;
-        if self.wishes.get(&policy).is_some_and(|&asked| waiting(asked)) {
-            return;
+        if self.wishes.get(&wish).is_some_and(|&asked| waiting(asked)) {
+            return false;
         }
         if self.wishes.len() >= MAX_WISHES {
             self.wishes.retain(|_, asked| waiting(*asked));
         }
         if self.wishes.len() >= MAX_WISHES {
             self.counters.wishes_held += 1;
-            return;
+            return false;
         }
-        self.wishes.insert(policy, now);
-        self.push(EdgeOutput::WantPolicy(policy));
+        self.wishes.insert(wish, now);
+        true
     }
 }
 

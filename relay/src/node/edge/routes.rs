@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tradewind_proto::packet::Path;
+use tradewind_proto::statement::LEAST_PACKET;
 use tradewind_proto::units::{Class, PolicyId, PopKey, Redundancy, ServiceName};
-use tradewind_router::tables::{RouteEntry, Tables};
+use tradewind_router::tables::{Pairing, RouteEntry, Tables, Way};
 
 /// What a path needs beyond its own delay: a deadline with less room than this is stretched.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(25);
@@ -59,12 +60,32 @@ pub(super) struct Ways {
     pub(super) copy: Option<Path>,
     /// Of the faster of the two.
     pub(super) delay: Duration,
+    /// The largest packet that both carry.
+    pub(super) max_packet: usize,
+    /// Why there is one path for a flow that wants two.
+    pub(super) alone: Option<Alone>,
+}
+
+/// Why there is no second path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// Nobody has looked for one yet.
+    Unasked,
+    /// There is none.
+    Impossible,
 }
 
 impl Ways {
-    /// One path whose delay nobody knows, or that has none.
-    pub(super) const fn over(path: Path) -> Self {
-        Self { path, copy: None, delay: Duration::ZERO }
+    /// One path of which nobody knows the delay and what it carries.
+    pub(super) fn over(path: Path) -> Self {
+        let max_packet = LEAST_PACKET.into();
+        Self { path, copy: None, delay: Duration::ZERO, max_packet, alone: None }
+    }
+
+    /// No link at all: the other end is this relay, too.
+    fn at_home(own: PopKey) -> Option<Self> {
+        let path = Path::new(&[own]).ok()?;
+        Some(Self { max_packet: usize::MAX, ..Self::over(path) })
     }
 
     /// The ways from `own` to `to`; `None`: there is no allowed one.
@@ -75,15 +96,30 @@ impl Ways {
         to: PopKey,
     ) -> Option<Self> {
         if own == to {
-            return Path::new(&[own]).ok().map(Self::over);
+            return Self::at_home(own);
         }
         let entry = routes.route(terms.policy, to)?;
-        Some(match (&entry.pair, terms.redundancy) {
-            (Some((a, b)), Redundancy::Disjoint) => {
-                Self { path: a.path, copy: Some(b.path), delay: a.delay.min(b.delay) }
+        Some(match (terms.redundancy, &entry.pair) {
+            (Redundancy::Single, _) => Self::of(&entry.primary, None),
+            (Redundancy::Disjoint, Pairing::Unasked) => {
+                Self::of(&entry.primary, Some(Alone::Unasked))
             }
-            _ => Self { path: entry.primary.path, copy: None, delay: entry.primary.delay },
+            (Redundancy::Disjoint, Pairing::Impossible) => {
+                Self::of(&entry.primary, Some(Alone::Impossible))
+            }
+            (Redundancy::Disjoint, Pairing::Pair(a, b)) => Self {
+                path: a.path,
+                copy: Some(b.path),
+                delay: a.delay.min(b.delay),
+                max_packet: a.max_packet.min(b.max_packet),
+                alone: None,
+            },
         })
+    }
+
+    const fn of(way: &Way, alone: Option<Alone>) -> Self {
+        let Way { path, delay, max_packet } = *way;
+        Self { path, copy: None, delay, max_packet, alone }
     }
 
     /// The deadline to work with: the configured one, unless no packet could meet it.

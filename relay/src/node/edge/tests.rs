@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tradewind_proto::packet::Path;
-use tradewind_router::tables::{RouteEntry, Way};
+use tradewind_router::tables::{Pairing, RouteEntry, Way};
 
 use super::*;
 
@@ -34,22 +34,22 @@ fn path(pops: &[PopKey]) -> Path {
 }
 
 fn way(pops: &[PopKey], delay: u64) -> Way {
-    Way { path: path(pops), delay: ms(delay) }
+    Way { path: path(pops), delay: ms(delay), max_packet: MAX_PACKET }
 }
 
 fn entry(pops: &[PopKey], delay: u64) -> RouteEntry {
-    RouteEntry { primary: way(pops, delay), backup: None, pair: None }
+    RouteEntry { primary: way(pops, delay), backup: None, pair: Pairing::Unasked }
 }
 
 fn client(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// As large as a packet may be in these tests.
+/// As large as packets may be on the ways of these tests.
 const MAX_PACKET: usize = 600;
 
 fn limits() -> EdgeLimits {
-    EdgeLimits { max_packet: MAX_PACKET, ..EdgeLimits::default() }
+    EdgeLimits::default()
 }
 
 fn tunnel_to(service: &str, pop: Option<PopKey>) -> TunnelSpec {
@@ -102,6 +102,7 @@ enum Out {
     Client(PopKey, SocketAddr, Bytes),
     Closed(PopKey, FlowId),
     Wanted(PopKey, PolicyId),
+    PairWanted(PopKey, PopKey),
 }
 
 /// PoPs whose packets wait in `wire` until the test lets them through.
@@ -193,6 +194,7 @@ impl World {
                     EdgeOutput::Answer { to, payload, .. } => Out::Client(at, to, payload),
                     EdgeOutput::CloseEgress { flow } => Out::Closed(at, flow),
                     EdgeOutput::WantPolicy(policy) => Out::Wanted(at, policy),
+                    EdgeOutput::WantPair(_, to) => Out::PairWanted(at, to),
                 });
             }
         }

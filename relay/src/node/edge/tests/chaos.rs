@@ -84,7 +84,7 @@ impl Ledger {
                         "wrong client, or twice"
                     );
                 }
-                Out::Closed(..) | Out::Wanted(..) => {}
+                Out::Closed(..) | Out::Wanted(..) | Out::PairWanted(..) => {}
             }
         }
         Ok(())
@@ -95,8 +95,12 @@ fn run(steps: Vec<Step>, redundancy: Redundancy) -> Result<(World, Ledger), Test
     let mut world = World::new();
     world.set_tunnel(TunnelSpec { redundancy, ..tunnel_to("echo", None) });
     let pair = (way(&[FRA, VIA, SGP], 40), way(&[FRA, WIA, SGP], 50));
-    let both = RouteEntry { pair: Some(pair), ..entry(&[FRA, VIA, SGP], 40) };
+    let both = RouteEntry { pair: Pairing::Pair(pair.0, pair.1), ..entry(&[FRA, VIA, SGP], 40) };
     world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), both.clone());
+    for egress in [SGP, MAD] {
+        let alone = RouteEntry { pair: Pairing::Impossible, ..entry(&[egress, VIA, FRA], 40) };
+        world.pop(egress).map.entries.insert((PolicyId::NONE, FRA), alone);
+    }
     world.take_out();
     let (mut ledger, mut restarted) = (Ledger::default(), false);
     for step in steps {

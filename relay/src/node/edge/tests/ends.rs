@@ -69,11 +69,54 @@ fn payloads_of_any_size_pass_byte_for_byte_both_ways() {
     assert_eq!(here.packets_tx, 12);
 }
 
+/// The route to SGP, over which packets have at most so many bytes.
+fn carrying(max_packet: usize) -> RouteEntry {
+    let primary = Way { max_packet, ..way(&[FRA, VIA, SGP], 40) };
+    RouteEntry { primary, ..entry(&[FRA, VIA, SGP], 40) }
+}
+
+#[test]
+fn payloads_are_cut_to_what_the_route_of_the_moment_carries() {
+    let mut world = World::new();
+    let least = usize::from(tradewind_proto::statement::LEAST_PACKET);
+    world.client_sends(1, "the egress knows the flow");
+    for max_packet in [least, 1_402, 9_000, 600] {
+        world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), carrying(max_packet));
+        let whole = max_packet - 8 - 39; // a detour's hops, the header over three relays
+        for (len, pieces) in [(whole, 1), (whole + 1, 2), (3 * whole, 3)] {
+            world.client_puts(1, vec![7; len]);
+            assert_eq!(world.wire.len(), pieces, "{len} bytes over {max_packet}");
+            let sizes = world.wire.iter().map(|(header, part)| header.encoded_len() + part.len());
+            assert!(sizes.max() <= Some(max_packet - 8));
+            world.take_out();
+            world.settle();
+            assert!(
+                matches!(&world.take_out()[..], [Out::Service(SGP, _, all)] if all.len() == len)
+            );
+        }
+    }
+}
+
+#[test]
+fn answers_over_a_way_that_nobody_knows_fit_any_link() {
+    let mut world = World::new();
+    world.client_sends(1, "x");
+    let flow = world.last_flow();
+    world.pop(SGP).map = Map::default();
+    let now = world.now;
+    let Pop { edge, map } = world.pop(SGP);
+    edge.handle_egress(flow, vec![0; 1_300].into(), map, now);
+    world.collect();
+    let sizes = world.wire.iter().map(|(header, part)| header.encoded_len() + part.len() + 8);
+    let sizes: Vec<_> = sizes.collect();
+    assert!(sizes.len() == 2 && sizes.iter().all(|&size| size <= 1_150), "{sizes:?}");
+}
+
 #[test]
 fn what_no_packet_can_carry_is_dropped() {
     let mut world = World::new();
     world.client_sends(1, vec![0; 65_508]);
-    world.pop(FRA).edge.set_max_packet(60);
+    world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), carrying(60));
     world.client_sends(1, vec![0; 9_000]);
     assert_eq!(world.take_out(), []);
     assert_eq!(world.dropped(FRA, DropReason::TooLarge), 2);
@@ -126,17 +169,20 @@ fn a_service_on_this_relay_is_reached_without_another() {
         world.set_tunnel(tunnel_to("echo", pop));
         world.pop(FRA).map.instances.insert(0, (FRA, 1));
         world.pop(FRA).edge.set_services(vec![ServiceSpec { name: name("echo"), ports: 1 }]);
-        world.client_puts(1, vec![5; 2_000]);
+        world.client_puts(1, vec![5; 65_507]);
+        assert_eq!(world.wire.len(), 1, "no link, no limit");
         assert!(world.wire.iter().all(|(header, _)| header.path == path(&[FRA])));
         world.settle();
         let flow = world.last_flow();
         world.service_sends(FRA, flow, "answer");
         let expected = [
-            Out::Service(FRA, flow, vec![5; 2_000].into()),
+            Out::Service(FRA, flow, vec![5; 65_507].into()),
             Out::Client(FRA, client(1), "answer".into()),
         ];
         assert_eq!(world.take_out(), expected);
         assert_eq!(world.count(FRA), 2, "both ends are here");
+        world.client_sends(1, vec![5; 65_508]);
+        assert_eq!(world.dropped(FRA, DropReason::TooLarge), 1, "UDP has one");
     }
 }
 

@@ -61,15 +61,81 @@ fn a_deadline_that_no_packet_could_meet_is_stretched() {
     }
 }
 
+fn disjoint() -> TunnelSpec {
+    TunnelSpec { redundancy: Redundancy::Disjoint, ..tunnel_to("echo", None) }
+}
+
+fn pair_up(world: &mut World, pair: Pairing) {
+    let entry = RouteEntry { pair, ..entry(&[FRA, SGP], 400) };
+    world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), entry);
+}
+
+#[test]
+fn a_pair_is_asked_for_at_both_ends_once_a_second_until_it_was_looked_for() {
+    let mut world = World::new();
+    world.set_tunnel(disjoint());
+    let wanted = |world: &mut World| {
+        let wishes = |out: &Out| matches!(out, Out::PairWanted(..));
+        world.take_out().into_iter().filter(wishes).collect::<Vec<_>>()
+    };
+    let both = [Out::PairWanted(FRA, SGP), Out::PairWanted(SGP, FRA)];
+    for (after, expected) in [(0, &both[..]), (600, &[]), (500, &both)] {
+        world.wait(ms(after));
+        world.client_sends(1, "x");
+        let flow = world.last_flow();
+        world.service_sends(SGP, flow, "y");
+        assert_eq!(wanted(&mut world), expected);
+    }
+    assert_eq!(world.flow(FRA).warnings, [], "nobody knows yet");
+    pair_up(&mut world, Pairing::Impossible);
+    world.wait(ms(2_000));
+    world.client_puts(1, "x");
+    assert_eq!(
+        world.flow(FRA).warnings,
+        [
+            FlowWarning::DeadlineStretched { configured: ms(300), used: ms(425) },
+            FlowWarning::NoPair
+        ]
+    );
+    assert_eq!(wanted(&mut world), [], "the router keeps looking");
+}
+
+#[test]
+fn both_copies_are_cut_to_what_the_smaller_way_carries_so_that_pieces_mix() {
+    for (a, b) in [(600, 300), (300, 600)] {
+        let mut world = World::new();
+        world.set_tunnel(disjoint());
+        let near = Way { max_packet: a, ..way(&[FRA, VIA, SGP], 40) };
+        let far = Way { max_packet: b, ..way(&[FRA, WIA, MAD, SGP], 50) };
+        pair_up(&mut world, Pairing::Pair(near, far));
+        world.client_puts(1, vec![9; 1_000]);
+        let pieces = world.wire.len() / 2;
+        assert!(world.wire.iter().all(|(h, part)| h.encoded_len() + part.len() + 8 <= 300));
+        // Of each piece another copy is lost.
+        let mut lost = 0;
+        let wire = std::mem::take(&mut world.wire).into_iter().filter(|(header, _)| {
+            let near = header.path.pops().len() == 3;
+            let lose = near == (header.fragment.index % 2 == 0);
+            lost += usize::from(lose);
+            !lose
+        });
+        world.wire = wire.collect();
+        assert!(pieces > 3 && world.wire.len() == pieces && lost == pieces);
+        world.settle();
+        assert!(
+            matches!(&world.take_out()[..], [.., Out::Service(SGP, _, all)] if all.len() == 1_000)
+        );
+    }
+}
+
 #[test]
 fn disjoint_flows_travel_twice_and_arrive_once() {
     let mut world = World::new();
-    world.set_tunnel(TunnelSpec { redundancy: Redundancy::Disjoint, ..tunnel_to("echo", None) });
-    world.client_sends(1, "alone");
-    assert_eq!(world.flow(FRA).warnings, [FlowWarning::NoPair]);
-    let mut pair = entry(&[FRA, SGP], 400);
-    pair.pair = Some((way(&[FRA, VIA, SGP], 500), way(&[FRA, WIA, VIA, MAD, SGP], 420)));
-    world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), pair);
+    world.set_tunnel(disjoint());
+    let long = way(&[FRA, WIA, VIA, MAD, SGP], 420);
+    pair_up(&mut world, Pairing::Pair(way(&[FRA, VIA, SGP], 500), long));
+    let back = RouteEntry { pair: Pairing::Impossible, ..entry(&[SGP, FRA], 40) };
+    world.pop(SGP).map.entries.insert((PolicyId::NONE, FRA), back);
     for len in (MAX_PACKET - 110..MAX_PACKET - 40).chain([5, 2_000]) {
         world.take_out();
         world.client_puts(1, vec![1; len]);
