@@ -1,6 +1,5 @@
-//! Answers to the questions of the admin API, and the pings that some of them need.
+//! Answers to the questions of the admin API. Those that need pings come when these are back.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -16,72 +15,12 @@ use super::running::Running;
 use crate::api::types::{self, Export, Flows, Links, Ping, Route, Routes, Services, Status, Trace};
 use crate::api::{Destination, Query, Refusal};
 use crate::metrics::{Family, LinkSample, Snapshot};
-use crate::node::echo::Pong;
 use crate::node::edge::{FlowEnd, FlowInfo, FlowState};
 
-/// How long an answer to a ping is waited for.
-const PING_PATIENCE: Duration = Duration::from_secs(3);
 /// The time between two packets of a trace.
 const TRACE_GAP: Duration = Duration::from_millis(20);
-/// The most pings under way.
-const MAX_PINGS: usize = 4096;
-
-/// Pings under way.
-#[derive(Default)]
-pub(super) struct Pings {
-    next_id: u32,
-    waiting: HashMap<u32, (Timestamp, oneshot::Sender<Duration>)>,
-    /// Pings to send later: when, where to, under which policy, and who wants the answer.
-    planned: Vec<(Timestamp, Path, PolicyId, oneshot::Sender<Duration>)>,
-}
-
-impl Pings {
-    /// A ping came back.
-    pub fn handle_pong(&mut self, pong: &Pong) {
-        if let Some((_, asker)) = self.waiting.remove(&pong.id) {
-            let _ = asker.send(pong.round_trip);
-        }
-    }
-
-    /// Gives up those that take too long: their askers see the other end dropped.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        self.waiting.retain(|_, (give_up, _)| *give_up > now);
-    }
-
-    /// When something is due.
-    pub fn poll_timeout(&self) -> Timestamp {
-        let waiting = self.waiting.values().map(|(give_up, _)| *give_up);
-        let planned = self.planned.iter().map(|(at, ..)| *at);
-        waiting.chain(planned).min().unwrap_or(Timestamp::NEVER)
-    }
-
-    /// Plans a ping; its round trip comes through the receiver, or nothing does.
-    fn plan(&mut self, path: Path, policy: PolicyId, at: Timestamp) -> oneshot::Receiver<Duration> {
-        let (asker, answer) = oneshot::channel();
-        if self.waiting.len() + self.planned.len() < MAX_PINGS {
-            self.planned.push((at, path, policy, asker));
-        }
-        answer
-    }
-
-    /// The next ping that is due: its number, path and policy.
-    fn due(&mut self, now: Timestamp) -> Option<(u32, Path, PolicyId)> {
-        let at = self.planned.iter().position(|(at, ..)| *at <= now)?;
-        let (_, path, policy, asker) = self.planned.swap_remove(at);
-        self.next_id = self.next_id.wrapping_add(1);
-        self.waiting.insert(self.next_id, (now + PING_PATIENCE, asker));
-        Some((self.next_id, path, policy))
-    }
-}
 
 impl Running {
-    /// Sends the pings that are due.
-    pub(super) fn send_pings(&mut self, now: Timestamp) {
-        while let Some((id, path, policy)) = self.pings.due(now) {
-            self.node.ping(path, policy, id, now);
-        }
-    }
-
     /// Answers a question, at once or when its pings are back.
     pub(super) fn answer(&mut self, query: Query) {
         let now = self.clock.now();

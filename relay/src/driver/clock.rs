@@ -37,3 +37,38 @@ impl Clock {
         self.start + at.since(start).min(Duration::from_secs(3600))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Clock {
+        Clock {
+            start: Clock::start().start,
+            start_wall: Duration::from_micros(1_700_000_000_250_999),
+        }
+    }
+
+    #[test]
+    fn time_goes_on_from_the_wall_clock_at_the_start() {
+        let clock = clock();
+        let (first, second) = (clock.now(), clock.now());
+        assert!(Timestamp::from_micros(1_700_000_000_250_999) <= first && first <= second);
+        assert_eq!(clock.incarnation(), Incarnation(1_700_000_000_250));
+    }
+
+    #[test]
+    fn timers_are_set_to_the_microsecond_and_never_is_no_overflow() {
+        let clock = clock();
+        let start = Timestamp::from_micros(1_700_000_000_250_999);
+        let hour = Duration::from_secs(3600);
+        for (at, after) in [
+            (Timestamp::ZERO, Duration::ZERO),
+            (start, Duration::ZERO),
+            (start + Duration::from_micros(7), Duration::from_micros(7)),
+            (Timestamp::NEVER, hour),
+        ] {
+            assert_eq!(clock.instant(at) - clock.start, after, "{at:?}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod answer;
 pub mod clock;
 mod connection;
 mod daemon;
+mod pings;
 mod refusals;
 mod route_mtu;
 mod running;

@@ -20,7 +20,7 @@ pub(super) struct Running {
     queries: mpsc::Receiver<Query>,
     /// Ends with the relay.
     _admin: Admin,
-    pub(super) pings: answer::Pings,
+    pub(super) pings: pings::Pings,
     refusals: Refusals,
     pub(super) counters: DriverCounters,
     /// Set when the relay should end: when, and why if by an error.
@@ -82,7 +82,7 @@ impl Running {
             inbox,
             queries,
             _admin: admin,
-            pings: answer::Pings::default(),
+            pings: pings::Pings::default(),
             refusals: Refusals::default(),
             counters: DriverCounters::default(),
             ending: None,
