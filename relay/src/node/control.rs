@@ -17,7 +17,7 @@ use tradewind_proto::statement::{
 };
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::clock::{ClockEstimator, ClockSample, normalised};
-use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Rejected};
+use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Member, Rejected};
 use tradewind_router::routes::{Router, RouterConfig};
 use tradewind_router::tables::Tables;
 
@@ -30,6 +30,8 @@ pub const MEASURE_INTERVAL: Duration = Duration::from_millis(50);
 const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the relay's clock is compared with those of its neighbours.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most policies remembered as wanted that no member defines.
+const MAX_UNDEFINED_POLICIES: usize = 32;
 
 /// Who can sign for this relay, and tell who signed for another.
 pub trait Trust {
@@ -153,7 +155,7 @@ pub struct Control<T> {
     stated: [Option<SignedStatement>; 2],
     /// What each neighbour was told and has.
     adjacent: BTreeMap<PopKey, Cursor>,
-    /// Identities of members, so that a certificate is verified once.
+    /// Identities of members, so that a certificate is verified once. As many as members.
     known: BTreeMap<PopKey, (Bytes, PeerCertificate)>,
     outputs: VecDeque<ControlOutput>,
     dirty: bool,
@@ -255,13 +257,20 @@ impl<T: Trust> Control<T> {
             self.counters.stale += 1;
             return;
         }
-        let Some((labels, statement)) = self.verified(&signed, statement, now) else {
+        let Some((identity, statement)) = self.verified(&signed, statement, now) else {
             self.counters.forged += 1;
             return;
         };
         let (origin, incarnation) = (statement.origin.key(), statement.incarnation);
-        match self.lsdb.insert(signed, statement, labels, now) {
+        let certificate = match &statement.body {
+            Body::Full(state) => Some(state.certificate.clone()),
+            Body::Delta { .. } => None,
+        };
+        match self.lsdb.insert(signed, statement, identity.labels().clone(), now) {
             Ok(change) => {
+                if let Some(certificate) = certificate {
+                    self.known.insert(origin, (certificate, identity));
+                }
                 self.dirty |= change.is_visible();
                 // What can't wait is computed now, all else together at the next measurement.
                 if change.down || change.joined || change.restarted {
@@ -290,43 +299,32 @@ impl<T: Trust> Control<T> {
     /// The statement, if its origin really signed it, with the services that it may not advertise
     /// left out.
     fn verified(
-        &mut self,
+        &self,
         signed: &SignedStatement,
         mut statement: Statement,
         now: Timestamp,
-    ) -> Option<(Labels, Statement)> {
-        let key = statement.origin.key();
-        if let Body::Full(state) = &statement.body
-            && self.known.get(&key).is_none_or(|(held, _)| *held != state.certificate)
+    ) -> Option<(PeerCertificate, Statement)> {
+        let known = self.known.get(&statement.origin.key());
+        let known = known.filter(|(_, identity)| *identity.id() == statement.origin);
+        let identity = match &statement.body {
+            Body::Full(state) if known.is_none_or(|(held, _)| *held != state.certificate) => {
+                self.trust.verify_certificate(&state.certificate, now).ok()?
+            }
+            _ => known?.1.clone(),
+        };
+        let in_force = now.as_micros() / 1_000_000 <= identity.not_after;
+        let named = *identity.id() == statement.origin;
+        let body = &signed.body;
+        if !in_force
+            || !named
+            || !self.trust.verify_signature(&identity.public_key, body, &signed.signature)
         {
-            let identity = self.trust.verify_certificate(&state.certificate, now).ok()?;
-            if *identity.id() != statement.origin
-                || !self.trust.verify_signature(
-                    &identity.public_key,
-                    &signed.body,
-                    &signed.signature,
-                )
-            {
-                return None;
-            }
-            self.known.insert(key, (state.certificate.clone(), identity));
-        } else {
-            let (_, identity) = self.known.get(&key)?;
-            if *identity.id() != statement.origin
-                || !self.trust.verify_signature(
-                    &identity.public_key,
-                    &signed.body,
-                    &signed.signature,
-                )
-            {
-                return None;
-            }
+            return None;
         }
-        let (_, identity) = self.known.get(&key)?;
         if let (Body::Full(state), Some(allowed)) = (&mut statement.body, identity.services()) {
             state.services.retain(|service| allowed.contains(&service.name));
         }
-        Some((identity.labels().clone(), statement))
+        Some((identity, statement))
     }
 
     /// A neighbour said what it has: send what it lacks.
@@ -455,9 +453,15 @@ impl<T: Trust> Control<T> {
         }
     }
 
-    /// Routes under `policy` are needed: computes them at once.
+    /// Routes under `policy` are needed: computes them at once, or when a member defines it. Packets
+    /// may name what nobody defines: that costs no computation and little room.
     pub fn want_policy(&mut self, policy: PolicyId, now: Timestamp) {
-        if self.router.want_policy(policy) {
+        let defines = |member: &Member| member.policies().any(|(id, _)| id == policy);
+        let defined = self.lsdb.members().any(defines);
+        if !defined && self.router.unknown_policies().count() >= MAX_UNDEFINED_POLICIES {
+            return;
+        }
+        if self.router.want_policy(policy) && defined {
             self.dirty = true;
             self.recompute(now);
         }
@@ -517,3 +521,6 @@ impl<T: Trust> Control<T> {
 fn kbps(bps: u64) -> u32 {
     u32::try_from(bps / 1000).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 pub mod advertise;
 pub mod control;
 pub mod dial;
+#[cfg(test)]
+mod double;
 pub mod echo;
 pub mod edge;
 mod mesh;
