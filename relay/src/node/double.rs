@@ -101,6 +101,7 @@ pub fn link(to: &str, delay_ms: i32) -> LinkStatement {
         capacity_kbps: 0,
         load_kbps: 0,
         cost: std::time::Duration::ZERO,
+        max_packet: 1402,
     }
 }
 

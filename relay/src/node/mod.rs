@@ -13,6 +13,8 @@ pub mod dial;
 mod double;
 pub mod echo;
 pub mod edge;
+#[cfg(test)]
+mod joining_tests;
 mod mesh;
 pub mod neighbour;
 
@@ -233,9 +235,7 @@ impl<T: Trust> Node<T> {
     /// A connection was made and its two ends have proven who they are.
     pub fn handle_connected(&mut self, connected: Connected, now: Timestamp) {
         let (conn, peer) = (connected.conn, connected.peer.clone());
-        if let Some(address) = &connected.dialled {
-            self.dialler.handle_connected(address, peer.key(), now);
-        }
+        let dialled = connected.dialled.clone();
         let hello = Hello {
             version: VERSION,
             id: self.id.clone(),
@@ -245,7 +245,12 @@ impl<T: Trust> Node<T> {
         };
         match self.neighbours.handle_connected(connected, now) {
             Ok(()) => self.outputs.push_back(Output::Message(conn, Message::Hello(hello))),
-            Err(refusal) => self.refuse(conn, peer, refusal),
+            Err(refusal) => {
+                if let Some(address) = dialled {
+                    self.dialler.handle_failed(&address, now);
+                }
+                self.refuse(conn, peer, refusal);
+            }
         }
         self.settle(now);
     }
@@ -257,6 +262,9 @@ impl<T: Trust> Node<T> {
 
     /// A connection ended.
     pub fn handle_closed(&mut self, conn: ConnId, reason: &str, now: Timestamp) {
+        if let Some(address) = self.neighbours.pending_address(conn) {
+            self.dialler.handle_failed(address, now);
+        }
         match self.neighbours.handle_closed(conn) {
             Closed::Nothing => {}
             Closed::Replaced(key, former) => {
@@ -277,15 +285,20 @@ impl<T: Trust> Node<T> {
 
     /// A control message came.
     pub fn handle_message(&mut self, conn: ConnId, message: Message, now: Timestamp) {
-        match message {
-            Message::Hello(hello) => self.handle_hello(conn, &hello, now),
-            Message::Bye => self.handle_closed(conn, "it leaves", now),
-            Message::Statement(signed) => {
+        let pending = self.neighbours.pending_peer(conn).cloned();
+        match (message, pending) {
+            (Message::Hello(hello), _) => self.handle_hello(conn, &hello, now),
+            (Message::Bye, _) => {
+                self.handle_closed(conn, "it leaves", now);
+                self.outputs.push_back(Output::Close(conn, "it leaves".to_owned()));
+            }
+            (_, Some(peer)) => self.refuse(conn, peer, Refusal::OutOfOrder),
+            (Message::Statement(signed), None) => {
                 if let Some(peer) = self.neighbours.peer_of(conn) {
                     self.control.handle_statement(peer, signed, now);
                 }
             }
-            Message::Digest(digest) => {
+            (Message::Digest(digest), None) => {
                 if let Some(peer) = self.neighbours.peer_of(conn) {
                     self.control.handle_digest(peer, &digest);
                 }
@@ -305,8 +318,22 @@ impl<T: Trust> Node<T> {
             self.replaced(hello.incarnation);
             return;
         }
+        if let Some(refusal) = self.known_otherwise(hello) {
+            self.refuse_with_proof(conn, peer, refusal, now);
+            return;
+        }
+        let dialled = self.neighbours.pending_address(conn).map(str::to_owned);
         let held = self.neighbours.take_held(conn);
-        match self.neighbours.handle_hello(conn, hello, now) {
+        let outcome = self.neighbours.handle_hello(conn, hello, now);
+        if let Some(address) = dialled {
+            match &outcome {
+                Ok(_) | Err(Refusal::Duplicate | Refusal::Myself) => {
+                    self.dialler.handle_connected(&address, peer.key(), now);
+                }
+                Err(_) => self.dialler.handle_failed(&address, now),
+            }
+        }
+        match outcome {
             Ok(Welcome::Neighbour { peer: key, replaced }) => {
                 for former in replaced {
                     let reason = "a newer connection replaces it".to_owned();
@@ -314,25 +341,41 @@ impl<T: Trust> Node<T> {
                 }
                 self.begin(key, now);
             }
-            Ok(Welcome::Candidate) => {}
-            Err(refusal @ Refusal::OldIncarnation { .. }) => {
-                self.refuse_older(conn, peer, refusal, now);
+            Ok(Welcome::Candidate { replaced }) => {
+                if let Some(former) = replaced {
+                    let reason = "a newer connection replaces it".to_owned();
+                    self.outputs.push_back(Output::Close(former, reason));
+                }
             }
-            Err(refusal) => self.refuse(conn, peer, refusal),
+            Err(refusal) => self.refuse_with_proof(conn, peer, refusal, now),
         }
         for datagram in held {
             self.handle_datagram(conn, datagram, now);
         }
     }
 
-    /// An older start of a relay is shown what the newer one has signed: that makes it stop.
-    fn refuse_older(&mut self, conn: ConnId, peer: PopId, refusal: Refusal, now: Timestamp) {
-        let Some(proof) = self.control.newest_full(peer.key()) else {
+    /// An older start of a relay is shown what the newer one has signed, which makes it stop;
+    /// others are just refused.
+    fn refuse_with_proof(&mut self, conn: ConnId, peer: PopId, refusal: Refusal, now: Timestamp) {
+        let older = matches!(refusal, Refusal::OldIncarnation { .. });
+        let proof = older.then(|| self.control.newest_full(peer.key())).flatten();
+        let Some(proof) = proof else {
             return self.refuse(conn, peer, refusal);
         };
         self.outputs.push_back(Output::Message(conn, Message::Statement(proof)));
         self.neighbours.linger(conn, refusal.clone(), now);
         self.outputs.push_back(Output::News(News::Refused(peer, refusal)));
+    }
+
+    /// What speaks against a hello in the link state of members that are no neighbours.
+    fn known_otherwise(&self, hello: &Hello) -> Option<Refusal> {
+        let member = self.control.lsdb().member(hello.id.key())?;
+        if *member.id() != hello.id {
+            return Some(Refusal::KeyCollision(member.id().clone(), hello.id.clone()));
+        }
+        let (got, known) = (hello.incarnation.0, member.incarnation().0);
+        let id = hello.id.clone();
+        (got < known).then_some(Refusal::OldIncarnation { id, got, known })
     }
 
     /// A neighbour's link begins.
@@ -731,7 +774,10 @@ impl<T: Trust> Node<T> {
     }
 
     fn keep_house(&mut self, now: Timestamp) {
-        for (conn, reason) in self.neighbours.expire(now) {
+        for (conn, dialled, reason) in self.neighbours.expire(now) {
+            if let Some(address) = dialled {
+                self.dialler.handle_failed(&address, now);
+            }
             self.outputs.push_back(Output::Close(conn, reason));
         }
         self.members = self.control.lsdb().members().len();

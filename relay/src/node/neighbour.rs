@@ -107,7 +107,10 @@ pub enum Welcome {
         replaced: Vec<ConnId>,
     },
     /// A second connection, which takes over when the first datagram arrives on it.
-    Candidate,
+    Candidate {
+        /// A former candidate, to close.
+        replaced: Option<ConnId>,
+    },
 }
 
 /// What the end of a connection led to.
@@ -295,10 +298,11 @@ impl Neighbours {
                 return Err(Refusal::Duplicate);
             }
             self.by_conn.insert(conn, key);
-            if let Some(former) = held.candidate.replace(line) {
-                self.by_conn.remove(&former.conn);
+            let replaced = held.candidate.replace(line).map(|former| former.conn);
+            if let Some(former) = replaced {
+                self.by_conn.remove(&former);
             }
-            return Ok(Welcome::Candidate);
+            return Ok(Welcome::Candidate { replaced });
         }
         let former = self.by_key.remove(&key);
         let replaced = former.map_or(Vec::new(), |former| self.forget(&former));
@@ -396,18 +400,16 @@ impl Neighbours {
         self.by_key.remove(&key).map_or(Closed::Nothing, |lost| Closed::Lost(Box::new(lost)))
     }
 
-    /// Connections that never said hello, or were refused a moment ago: close them, and say why.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<(ConnId, String)> {
-        let silent = self.pending.iter().filter(|(_, it)| now.since(it.since) >= HELLO_PATIENCE);
-        let silent = silent.map(|(&conn, _)| (conn, "it never said hello".to_owned()));
-        let refused = self.lingering.iter().filter(|(_, (since, _))| now.since(*since) >= LINGER);
-        let refused = refused.map(|(&conn, (_, refusal))| (conn, refusal.to_string()));
-        let over: Vec<_> = silent.chain(refused).collect();
-        for (conn, _) in &over {
-            self.pending.remove(conn);
-            self.lingering.remove(conn);
-        }
-        over
+    /// Connections that never said hello, or were refused a moment ago, to be closed: each with the
+    /// address under which we dialled it, if its hello is still out, and the reason.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<(ConnId, Option<String>, String)> {
+        let silent =
+            self.pending.extract_if(.., |_, pending| now.since(pending.since) >= HELLO_PATIENCE);
+        let silent =
+            silent.map(|(conn, it)| (conn, it.connected.dialled, "it never said hello".to_owned()));
+        let refused = self.lingering.extract_if(.., |_, (since, _)| now.since(*since) >= LINGER);
+        let refused = refused.map(|(conn, (_, refusal))| (conn, None, refusal.to_string()));
+        silent.chain(refused).collect()
     }
 
     /// Holds a datagram that came before the hello of its connection.
@@ -432,6 +434,11 @@ impl Neighbours {
     /// The name that a connection's certificate gave, as long as no hello came.
     pub fn pending_peer(&self, conn: ConnId) -> Option<&PopId> {
         self.pending.get(&conn).map(|pending| &pending.connected.peer)
+    }
+
+    /// The address under which we dialled a connection, as long as no hello came.
+    pub fn pending_address(&self, conn: ConnId) -> Option<&str> {
+        self.pending.get(&conn)?.connected.dialled.as_deref()
     }
 
     /// A neighbour.
@@ -459,3 +466,6 @@ impl Neighbours {
         self.by_key.values_mut().filter_map(|neighbour| neighbour.candidate.as_mut())
     }
 }
+
+#[cfg(test)]
+mod tests;

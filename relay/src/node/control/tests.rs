@@ -56,8 +56,14 @@ fn measured(rtt_ms: u64) -> Quality {
 }
 
 fn measure(control: &mut Control<Papers>, links: &[(&str, Liveness, Quality)], millis: u64) {
-    let links: Vec<_> = links.iter().map(|(to, state, q)| (key(to), *state, *q)).collect();
-    control.handle_links(links.iter().map(|(to, state, q)| (*to, *state, q)), at(millis));
+    let measured = |&(to, liveness, quality): &(&str, Liveness, Quality)| Measured {
+        to: key(to),
+        liveness,
+        quality,
+        max_packet: 1402,
+    };
+    let links: Vec<_> = links.iter().map(measured).collect();
+    control.handle_links(&links, at(millis));
 }
 
 #[test]
