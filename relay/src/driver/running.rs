@@ -215,9 +215,11 @@ impl Running {
     fn tell(&mut self, conn: ConnId, message: Message) {
         let Some(line) = self.lines.get(&conn) else { return };
         if !line.tell(message) {
-            // Its tasks see the closed connection and report it.
-            line.close("it does not read its control stream");
+            let reason = "it does not read its control stream";
+            line.close(reason);
+            self.lines.remove(&conn);
             self.counters.cut_off += 1;
+            self.node.handle_closed(conn, reason, self.clock.now());
         }
     }
 
@@ -250,6 +252,9 @@ impl Running {
     fn obey(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
+            Command::Reload(_, answer) if self.leaving() => {
+                let _ = answer.send(Err(anyhow::anyhow!("the relay is leaving")));
+            }
             Command::Reload(config, answer) => {
                 let _ = answer.send(self.reload(*config, now));
             }
