@@ -91,3 +91,43 @@ fn encoded(signal: Signal) -> Bytes {
     signal.encode(&mut bytes);
     bytes.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PopKey = PopKey(1);
+    const B: PopKey = PopKey(2);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(1_700_000_000_000_000 + millis * 1000)
+    }
+
+    #[test]
+    fn a_ping_comes_back_along_its_path_with_both_delays() {
+        let path = Path::new(&[A, B]).unwrap();
+        let (mut header, payload) = ask(A, Incarnation(9), path, PolicyId(3), 7, at(0));
+        header.path = path.advanced().unwrap();
+        // B's clock is a minute ahead, the way there takes 30 ms and the way back 50.
+        let Some(Echo::Answer(mut header, payload)) = handle(&header, &payload, at(60_030)) else {
+            panic!("a ping is answered");
+        };
+        assert_eq!((header.policy, header.path.next()), (PolicyId(3), Some(A)));
+        header.path = header.path.advanced().unwrap();
+        let Some(Echo::Pong(pong)) = handle(&header, &payload, at(80)) else {
+            panic!("a pong is taken");
+        };
+        assert_eq!((pong.id, pong.round_trip), (7, Duration::from_millis(80)));
+        assert_eq!(pong.raw_delay_micros, 60_030_000);
+        assert_eq!(pong.path.pops(), [B, A]);
+    }
+
+    #[test]
+    fn other_signals_and_garbage_are_no_echo() {
+        let path = Path::new(&[A]).unwrap();
+        let (header, _) = ask(A, Incarnation(9), path, PolicyId::NONE, 7, at(0));
+        for payload in [encoded(Signal::Accept), encoded(Signal::Reset), Bytes::from_static(b"?")] {
+            assert!(handle(&header, &payload, at(0)).is_none(), "{payload:?}");
+        }
+    }
+}

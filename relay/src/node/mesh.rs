@@ -34,8 +34,47 @@ pub fn wanted<'a>(
         // Those without a route yet come last.
         others.sort_by_key(|&(delay, key, ..)| (delay.is_none(), delay, key));
         let far = others.split_off(NEAREST);
-        let step = far.len().div_ceil(SPREAD).max(1);
-        others.extend(far.into_iter().step_by(step));
+        others.extend((0..SPREAD).filter_map(|n| far.get(n * far.len() / SPREAD)));
     }
     others.into_iter().map(|(_, key, address, incarnation)| (key, address, incarnation)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::double::{Papers, at, id};
+    use super::*;
+    use tradewind_proto::statement::Statement;
+
+    fn members(count: usize) -> Lsdb {
+        let mut lsdb = Lsdb::new(id("pop-0"));
+        for n in 0..count {
+            let signed = Papers::of(&id(&format!("pop-{n}"))).full(1, 1, vec![]);
+            let statement = Statement::decode(&signed.body).unwrap();
+            lsdb.insert(signed, statement, Default::default(), at(0)).unwrap();
+        }
+        lsdb
+    }
+
+    #[test]
+    fn all_of_64_members_are_wanted_and_24_of_more() {
+        let own = id("pop-0").key();
+        for (mesh, count, expected) in [
+            (Mesh::Auto, 1, 0),
+            (Mesh::Auto, 64, 63),
+            (Mesh::Auto, 65, 24),
+            (Mesh::Auto, 66, 24),
+            (Mesh::Auto, 200, 24),
+            (Mesh::Full, 200, 199),
+        ] {
+            let lsdb = members(count);
+            let mut wanted: Vec<_> = wanted(&lsdb, &Tables::default(), own, mesh)
+                .into_iter()
+                .map(|(key, ..)| key)
+                .collect();
+            wanted.sort();
+            wanted.dedup();
+            assert_eq!(wanted.len(), expected, "{mesh:?} of {count}");
+            assert!(!wanted.contains(&own));
+        }
+    }
 }
