@@ -1,5 +1,7 @@
 //! The daemon's frame: logs, signals, and the thread that a relay runs on.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +28,13 @@ pub fn run(source: Source) -> anyhow::Result<()> {
 
 fn start_log(log: &Log) {
     let filter = tracing_subscriber::EnvFilter::new(&log.filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colour only on a terminal: elsewhere it is so many odd bytes in a file.
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
     // Only the first relay of a process sets up its log.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),

@@ -118,10 +118,10 @@ impl Relay {
         let identity = Rc::new(config.load_identity(seconds)?);
         let listen = config.overlay.listen;
         let (overlay, granted) = socket::bind(listen, WANTED_BUFFER)
-            .with_context(|| in_use("overlay.listen", listen))?;
+            .with_context(|| in_use("overlay.listen", listen, "udp"))?;
         warn_of_small_buffers(granted);
         let admin = std::net::TcpListener::bind(config.admin.listen)
-            .with_context(|| in_use("admin.listen", config.admin.listen))?;
+            .with_context(|| in_use("admin.listen", config.admin.listen, "tcp"))?;
         admin.set_nonblocking(true)?;
         check_descriptors(&config);
         let tunnels = bind_tunnels(&config.tunnels)?;
@@ -150,7 +150,7 @@ fn bind_tunnels(
 ) -> anyhow::Result<Vec<(config::PortRange, Vec<std::net::UdpSocket>)>> {
     let bind_one = |address| {
         let bound = socket::bind(address, WANTED_BUFFER);
-        bound.map(|(socket, _)| socket).with_context(|| in_use("tunnel.listen", address))
+        bound.map(|(socket, _)| socket).with_context(|| in_use("tunnel.listen", address, "udp"))
     };
     tunnels
         .iter()
@@ -161,10 +161,10 @@ fn bind_tunnels(
         .collect()
 }
 
-fn in_use(key: &str, address: SocketAddr) -> String {
+fn in_use(key: &str, address: SocketAddr, protocol: &str) -> String {
     format!(
         "{key} = \"{address}\" can't be bound; stop what uses that port or choose another \
-         (`ss -lunp` shows who listens)"
+         (`ss --{protocol} -lnp` shows who listens)"
     )
 }
 

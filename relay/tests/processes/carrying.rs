@@ -67,3 +67,35 @@ fn relays_speak_ipv6_among_themselves_and_with_local_programs() {
     let links = overlay.get::<Links>("sgp", "links").expect("the relay answers");
     assert_eq!(links.links[0].address, overlay.overlay_address("fra").to_string());
 }
+
+#[test]
+fn each_port_of_a_range_leads_to_its_own() {
+    let mut overlay = Overlay::new();
+    // Services in a row: the ports of the block are.
+    let [low, high] = [5_u16, 5].map(|count| {
+        let ports: Vec<_> = (0..count).map(|_| overlay.port()).collect();
+        let row = ports.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        assert!(row, "{ports:?} are not in a row");
+        ports
+    });
+    let echoes: Vec<_> =
+        high.iter().map(|port| Echo::listen(&format!("127.0.0.1:{port}"))).collect();
+    let range = |ports: &[u16]| format!("127.0.0.1:{}-{}", ports[0], ports[ports.len() - 1]);
+    let service = format!("[[service]]\nname = \"sfu\"\ntarget = \"{}\"\n", range(&high));
+    overlay.add("a", Setup { edges: &tunnel(range(&low), "sfu"), ..Setup::default() });
+    overlay.add("d", Setup { peers: &["a"], edges: &service, ..Setup::default() });
+    overlay.wait_route("a", "d");
+    overlay.wait_service("a", "sfu");
+
+    let client = socket("127.0.0.1:0");
+    for (seed, port) in low.iter().enumerate() {
+        client.send_to(&payload(100 + seed, seed), ("127.0.0.1", *port)).unwrap();
+        let (answer, from) = receive(&client, &format!("the answer from port {port}"));
+        assert_eq!((answer, from.port()), (payload(100 + seed, seed), *port));
+    }
+    for (seed, echo) in echoes.iter().enumerate() {
+        let arrivals = echo.arrivals();
+        assert_eq!(arrivals.len(), 1, "port {seed} of the range");
+        assert_eq!(arrivals[0].payload, payload(100 + seed, seed));
+    }
+}

@@ -4,37 +4,11 @@ use std::time::Duration;
 
 use tradewind_relay::api::types::Route;
 
+use crate::diamond::{between, diamond};
 use crate::harness::{Overlay, Setup, complaint, wait_for};
 use crate::traffic::{Echo, Stream, tunnel};
 
 const EVERY: Duration = Duration::from_millis(10);
-
-/// a-b-d and a-c-d, no link between a and d, nor between b and c; the echo service is behind d.
-fn diamond(echo: &Echo) -> (Overlay, String) {
-    let mut overlay = Overlay::new();
-    let listen = format!("127.0.0.1:{}", overlay.port());
-    let mesh = Setup { overlay: "mesh = \"peers\"", ..Setup::default() };
-    overlay.add("a", Setup { peers: &["b", "c"], edges: &tunnel(&listen, "echo"), ..mesh });
-    overlay.add("b", mesh);
-    overlay.add("c", mesh);
-    overlay.add("d", Setup { peers: &["b", "c"], edges: &echo.service("echo"), ..mesh });
-    overlay.wait_ready(&["a", "b", "c", "d"]);
-    for (one, other) in [("a", "b"), ("a", "c"), ("d", "b"), ("d", "c")] {
-        wait_for(&format!("{one} and {other} are linked"), || {
-            overlay.link_state(one, other) == "up"
-        });
-    }
-    overlay.wait_route("a", "d");
-    (overlay, listen)
-}
-
-/// The relay between that packets from a go over now.
-fn between(overlay: &Overlay) -> String {
-    let flows = overlay.flows("a").flows;
-    let path = &flows.first().expect("there is a flow").path_tx;
-    assert_eq!((path.len(), path[0].as_str(), path[2].as_str()), (3, "a", "d"), "{path:?}");
-    path[1].clone()
-}
 
 /// Waits until more packets reached the service, and more answers the client.
 fn wait_delivered(echo: &Echo, stream: &Stream, what: &str) {
@@ -45,7 +19,7 @@ fn wait_delivered(echo: &Echo, stream: &Stream, what: &str) {
 #[test]
 fn a_killed_relay_is_gone_around_and_used_again_when_it_is_back() {
     let echo = Echo::listen("127.0.0.1:0");
-    let (mut overlay, listen) = diamond(&echo);
+    let (mut overlay, listen) = diamond(&echo, "deadline = \"10s\"");
     let stream = Stream::start(listen.parse().unwrap(), EVERY);
     wait_delivered(&echo, &stream, "packets cross");
     let first = between(&overlay);

@@ -18,7 +18,7 @@ pub fn socket(like: &str) -> UdpSocket {
 
 /// `len` bytes that differ by `seed`.
 pub fn payload(len: usize, seed: usize) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(31) ^ at >> 8 ^ seed.wrapping_mul(97)) as u8).collect()
+    (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect()
 }
 
 /// The next packet, which is to come within [`PATIENCE`]; `what` it is, should it not.
@@ -49,6 +49,7 @@ fn is_timeout(error: &std::io::Error) -> bool {
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// When.
+    #[allow(dead_code, reason = "examples/failover.rs measures by it")]
     pub at: Instant,
     /// From which of the egress's sockets.
     pub from: SocketAddr,
