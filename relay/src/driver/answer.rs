@@ -34,7 +34,7 @@ impl Running {
             Query::Flows { limit, reply } => drop(reply.send(Ok(self.flows(limit, now)))),
             Query::Services(reply) => drop(reply.send(Ok(self.services()))),
             Query::Export(reply) => drop(reply.send(Ok(self.export(now)))),
-            Query::Metrics(reply) => drop(reply.send(Ok(self.metrics(now)))),
+            Query::Metrics(reply) => drop(reply.send(Ok(self.metrics()))),
             Query::Ping { to, policy, reply } => match self.way(&to, policy.as_deref(), now) {
                 Ok((policy, path)) => {
                     let answer = self.pings.plan(path, policy, now);
@@ -91,8 +91,7 @@ impl Running {
     fn status(&self, now: Timestamp) -> Status {
         let links = self.node.neighbours().iter().count();
         let up = self.links_up();
-        let infos: Vec<_> = self.node.edge().flows(now).collect();
-        let ingress = infos.iter().filter(|flow| flow.end != FlowEnd::Egress).count();
+        let (flows_ingress, flows_egress) = self.node.edge().flow_counts();
         let leaving = self.leaving();
         let not_ready = match (leaving, up, self.config.overlay.peers.is_empty()) {
             (true, ..) => Some("the relay is leaving".to_owned()),
@@ -118,8 +117,8 @@ impl Running {
             members: self.node.control().lsdb().members().len(),
             links_up: up,
             links,
-            flows_ingress: ingress,
-            flows_egress: infos.len() - ingress,
+            flows_ingress,
+            flows_egress,
             tunnels: self.config.tunnels.len(),
             services: self.config.services.len(),
             warnings: Vec::new(),
@@ -242,9 +241,10 @@ impl Running {
     }
 
     fn flows(&self, limit: usize, now: Timestamp) -> Flows {
-        let total = self.node.edge().flows(now).count();
+        let (ingress, egress) = self.node.edge().flow_counts();
         let flows = self.node.edge().flows(now).take(limit).map(|flow| self.flow(&flow, now));
-        Flows { node: self.node.id().to_string(), total, flows: flows.collect() }
+        let flows = flows.collect();
+        Flows { node: self.node.id().to_string(), total: ingress + egress, flows }
     }
 
     fn flow(&self, flow: &FlowInfo, now: Timestamp) -> types::Flow {
@@ -362,7 +362,7 @@ impl Running {
         }
     }
 
-    fn metrics(&self, now: Timestamp) -> Snapshot {
+    fn metrics(&self) -> Snapshot {
         let links = self.node.neighbours().iter().map(|(_, neighbour)| LinkSample {
             neighbour: neighbour.id.to_string(),
             up: neighbour.line.link.liveness() == Liveness::Up,
@@ -371,13 +371,14 @@ impl Running {
         });
         let forward = self.node.counters();
         let edge = self.node.edge().counters();
+        let (flows_ingress, flows_egress) = self.node.edge().flow_counts();
         let control = self.node.control().counters();
         let count = |value: u64| value as f64;
         let families = vec![
             Family::gauge("members", "Relays in the overlay")
                 .value(self.node.control().lsdb().members().len() as f64),
             Family::gauge("flows", "Flows that enter or leave here")
-                .value(self.node.edge().flows(now).count() as f64),
+                .value((flows_ingress + flows_egress) as f64),
             Family::counter("packets_forwarded", "Packets passed from link to link")
                 .value(count(forward.forwarded)),
             Family::counter("packets_ended", "Packets whose path ended here")

@@ -310,6 +310,11 @@ impl Egress {
         self.idle.next(self.limits.idle + FORGET_AFTER).min(self.waiting.poll_timeout())
     }
 
+    /// How many flows there are.
+    pub(super) fn count(&self) -> usize {
+        self.flows.len()
+    }
+
     /// In the order of their ids.
     pub(super) fn flows(&self, now: Timestamp) -> Vec<FlowInfo> {
         let mut flows: Vec<_> = self.flows.iter().collect();

@@ -17,6 +17,10 @@ use super::outbox::Outbox;
 use super::routes::{Routes, Terms, Ways};
 use super::{EVICTABLE, EdgeLimits, EdgeOutput, TunnelId, TunnelSpec};
 
+/// A flow silent for this long may have been ended by its egress: what it sends next opens it
+/// again. Half of [`EVICTABLE`], as the last packet may have been lost on its way.
+const PERHAPS_FORGOTTEN: Duration = Duration::from_secs(5);
+
 /// Who sends into a tunnel: one flow each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Source {
@@ -108,7 +112,7 @@ impl Ingress {
         let tunnels = &self.tunnels;
         let ended = self.flows.keys().filter(|source| !tunnels.contains_key(&source.tunnel));
         for source in ended.copied().collect::<Vec<_>>() {
-            self.end(source, out);
+            self.end(source, now, out);
         }
         for spec in specs.values() {
             out.want(spec.policy, now);
@@ -134,7 +138,7 @@ impl Ingress {
         let (Some(flow), Some(spec)) = (flows.get_mut(&source), tunnels.get(&source.tunnel)) else {
             return out.drop(DropReason::UnknownTunnel);
         };
-        flow.active_at = now;
+        flow.wake(now);
         let mut sending =
             Sending { flow, source, spec, numbers, waiting: &mut self.waiting, out, now };
         let sent = sending.forward(payload, (self.own, self.incarnation), routes);
@@ -189,8 +193,11 @@ impl Ingress {
         self.flows.insert(source, flow);
     }
 
-    fn end(&mut self, source: Source, out: &mut Outbox) {
+    /// Forgets the flow, and tells its egress, which need not hold its socket any longer.
+    fn end(&mut self, source: Source, now: Timestamp, out: &mut Outbox) {
         let Some(mut flow) = self.flows.remove(&source) else { return };
+        let id = self.id(&flow);
+        flow.outgoing.farewell(id, &flow.terms, now, out);
         flow.incoming.restart(source, &mut self.waiting);
         self.numbers.sources.remove(&flow.number);
         self.idle.remove(flow.queued_at, source);
@@ -206,7 +213,7 @@ impl Ingress {
     ) -> Result<(), DropReason> {
         let silent = self.take_silent(tunnel, EVICTABLE, now).ok_or(DropReason::TooManyFlows)?;
         out.counters.evicted += 1;
-        self.end(silent, out);
+        self.end(silent, now, out);
         Ok(())
     }
 
@@ -314,12 +321,17 @@ impl Ingress {
             flow.incoming.expire(source, &mut drops, &mut self.waiting, now);
         }
         while let Some(source) = self.take_silent(None, self.limits.idle, now) {
-            self.end(source, out);
+            self.end(source, now, out);
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Timestamp {
         self.idle.next(self.limits.idle).min(self.waiting.poll_timeout())
+    }
+
+    /// How many flows there are.
+    pub(super) fn count(&self) -> usize {
+        self.flows.len()
     }
 
     /// In the order of tunnels and sources.
@@ -367,6 +379,13 @@ impl Ingress {
 }
 
 impl Flow {
+    fn wake(&mut self, now: Timestamp) {
+        if self.state == FlowState::Open && self.active_at + PERHAPS_FORGOTTEN <= now {
+            self.state = FlowState::Opening;
+        }
+        self.active_at = now;
+    }
+
     fn acknowledged(&mut self) {
         if self.state == FlowState::Opening {
             self.state = FlowState::Open;

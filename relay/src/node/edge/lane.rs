@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use tradewind_proto::flow::receiver::{FlowCounters, FlowReceiver};
-use tradewind_proto::packet::{Fragment, Header, Open, PacketKind, Path};
+use tradewind_proto::packet::{Fragment, Header, Open, PacketKind, Path, Signal};
 use tradewind_proto::units::{Budget, FlowId, FlowSeq, Timestamp};
 
 use super::counters::{DropReason, Tally};
@@ -75,6 +75,20 @@ impl Outgoing {
         self.packets += 1;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Says that the flow is over, by the way that its last packet took.
+    pub(super) fn farewell(
+        &mut self,
+        flow: FlowId,
+        terms: &Terms,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        if let Some((ways, _)) = self.last {
+            let header = self.header(flow, false, terms, ways, now);
+            out.signal(header, ways.copy, Signal::Reset);
+        }
     }
 
     /// Numbers from the start, for a flow with a new id.

@@ -286,6 +286,11 @@ impl Edge {
         self.ingress.flows(now).into_iter().chain(self.egress.flows(now))
     }
 
+    /// How many flows there are at tunnels, and how many at services.
+    pub fn flow_counts(&self) -> (usize, usize) {
+        (self.ingress.count(), self.egress.count())
+    }
+
     /// What was counted so far.
     pub const fn counters(&self) -> &EdgeCounters {
         &self.out.counters

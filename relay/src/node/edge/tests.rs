@@ -230,8 +230,18 @@ impl World {
         flow
     }
 
+    /// The flow of the program at `port`.
+    fn flow_of(&self, port: u16) -> FlowInfo {
+        let end = FlowEnd::Ingress { tunnel: TUNNEL, source: client(port) };
+        let mut flows = self.pops[&FRA].edge.flows(self.now);
+        flows.find(|flow| flow.end == end).expect("it has a flow")
+    }
+
     fn count(&self, at: PopKey) -> usize {
-        self.pops[&at].edge.flows(self.now).count()
+        let edge = &self.pops[&at].edge;
+        let (ingress, egress) = edge.flow_counts();
+        assert_eq!(edge.flows(self.now).count(), ingress + egress);
+        ingress + egress
     }
 
     fn dropped(&self, at: PopKey, reason: DropReason) -> u64 {

@@ -27,6 +27,40 @@ fn silent_flows_end_at_the_ingress_first() {
 }
 
 #[test]
+fn a_flow_that_ends_at_its_ingress_ends_at_its_egress_too() {
+    let mut world = World::with(small());
+    world.client_sends(1, "x");
+    let first = world.last_flow();
+    world.take_out();
+    world.wait(ms(180_000));
+    world.settle();
+    assert_eq!(world.take_out(), [Out::Closed(SGP, first)]);
+    world.client_sends(1, "again");
+    let second = world.last_flow();
+    world.take_out();
+    world.set_tunnel(tunnel_to("echo", Some(MAD)));
+    world.settle();
+    assert!(world.take_out().contains(&Out::Closed(SGP, second)));
+    assert_eq!((world.count(FRA), world.count(SGP)), (0, 0));
+}
+
+#[test]
+fn a_flow_that_its_egress_ended_to_make_room_goes_on_without_loss() {
+    let mut world = World::with(EdgeLimits { ingress_flows: 9, flows_per_tunnel: 9, ..small() });
+    world.client_sends(1, "x");
+    let flow = world.last_flow();
+    world.wait(ms(10_000));
+    world.client_sends(2, "x");
+    world.client_sends(3, "takes the place of 1");
+    assert_eq!((world.count(SGP), world.pops[&SGP].edge.counters().evicted), (2, 1));
+    world.take_out();
+    world.wait(ms(10_000));
+    world.client_sends(1, "back");
+    assert!(world.take_out().contains(&Out::Service(SGP, flow, "back".into())));
+    assert_eq!((world.flow_of(1).reset, world.flow_of(1).state), (0, FlowState::Open));
+}
+
+#[test]
 fn expiry_is_the_same_at_the_beginning_of_time() {
     let mut world = World::new();
     world.now = Timestamp::ZERO;
