@@ -10,4 +10,4 @@ pub mod metrics;
 pub mod node;
 
 pub use config::Config;
-pub use driver::{Command, Relay, run};
+pub use driver::{Command, Relay, quic, run};

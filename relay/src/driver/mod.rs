@@ -15,7 +15,7 @@ mod refusals;
 mod route_mtu;
 mod running;
 mod socket;
-mod transport;
+pub mod transport;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +42,7 @@ use crate::node::neighbour::ConnId;
 use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
 pub use daemon::run;
+pub use transport as quic;
 
 use admin::Admin;
 use clock::Clock;
