@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tradewind_proto::control::{DigestEntry, Message};
 use tradewind_proto::link::{Liveness, Quality};
 use tradewind_proto::statement::{
-    Body, LinkStatement, NodeState, Policy, ServiceStatement, SignedStatement, Statement,
+    Body, ClockCoordinate, LinkStatement, NodeState, Policy, ServiceStatement, SignedStatement,
+    Statement,
 };
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::clock::{ClockEstimator, ClockSample, normalised};
@@ -150,6 +151,8 @@ pub struct Control<T> {
     lsdb: Lsdb,
     router: Router,
     clock: ClockEstimator,
+    /// Whether the clock coordinate has begun.
+    aligned: bool,
     advertiser: Advertiser,
     /// Our own newest full statement, and the newest delta on it.
     stated: [Option<SignedStatement>; 2],
@@ -161,8 +164,6 @@ pub struct Control<T> {
     dirty: bool,
     next_digest: Timestamp,
     next_alignment: Timestamp,
-    /// Whether the clock was compared with a neighbour's.
-    compared: bool,
     counters: ControlCounters,
 }
 
@@ -179,6 +180,7 @@ impl<T: Trust> Control<T> {
             lsdb: Lsdb::new(own.clone()),
             router: Router::new(own.clone(), RouterConfig::default()),
             clock: ClockEstimator::new(),
+            aligned: false,
             own,
             incarnation,
             trust,
@@ -191,7 +193,6 @@ impl<T: Trust> Control<T> {
             dirty: true,
             next_digest: now + DIGEST_INTERVAL,
             next_alignment: now,
-            compared: false,
             counters: ControlCounters::default(),
         };
         control.router.want_policy(PolicyId::NONE);
@@ -372,13 +373,27 @@ impl<T: Trust> Control<T> {
                 })
             })
             .collect();
-        // The first neighbours tell how far off a wrong clock is: no statement should wait for that.
-        let first = !self.compared && !samples.is_empty();
-        if first || now >= self.next_alignment {
-            self.compared |= first;
+        if !self.aligned {
+            if !self.may_align(links, &samples) {
+                return;
+            }
+            self.aligned = true;
+            self.advertiser.want_full();
+            self.next_alignment = now;
+        }
+        if now >= self.next_alignment {
             self.next_alignment = now + CLOCK_INTERVAL;
             self.clock.update(&samples, now);
         }
+    }
+
+    /// A relay that has just started takes over the time of its neighbours. Of several that start
+    /// together the one with the smallest key sets the time and the others wait for it: clocks that
+    /// are far apart would take minutes to meet halfway.
+    fn may_align(&self, links: &[Measured], samples: &[ClockSample]) -> bool {
+        let stated = samples.iter().any(|sample| sample.theirs != ClockCoordinate::default());
+        let first = links.iter().all(|link| self.own.key() < link.to);
+        stated || (first && !samples.is_empty())
     }
 
     /// What to say of one link; nothing before it was measured.
