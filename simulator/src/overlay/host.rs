@@ -78,6 +78,8 @@ pub(super) struct Host {
     /// Wake-ups in a row that came at the same instant.
     pub(super) spins: u32,
     pub(super) work: Work,
+    /// It has said goodbye and takes nothing in any more.
+    pub(super) ending: bool,
     /// Why the relay stopped by itself.
     pub(super) stopped: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Host {
             woken_at: Timestamp::ZERO,
             spins: 0,
             work: Work::default(),
+            ending: false,
             stopped: None,
         }
     }
@@ -114,6 +117,7 @@ impl Host {
         };
         self.life += 1;
         self.stopped = None;
+        self.ending = false;
         self.node = Some(Node::new(config, PlainTrust::new(subject), now));
         self.tell_edge(now);
         self.wake_at = truth;

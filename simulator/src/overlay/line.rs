@@ -7,7 +7,8 @@
 //!   an answer after 1 s the dialler tries once more with the smallest MTU, then gives up.
 //! - *Control stream*: each message is cut into packets, each of which goes through the link model.
 //!   A lost one is sent again after 9/8 of a round trip and 25 ms, as often as it takes (other
-//!   packets flow all the time, so that its loss shows). Messages come whole and in order.
+//!   packets flow all the time, so that its loss shows). Messages come whole and in order. What
+//!   was written in the same turn in which the connection is closed is not sent any more.
 //! - *Datagrams* go through the link model once. QUIC hides damage and duplicates: a damaged packet
 //!   is lost, of two copies the first counts.
 //! - *End*: a relay that closes tells the other end, with one packet and again in answer to each that
@@ -243,14 +244,22 @@ impl Overlay {
     /// A relay writes to its control stream.
     pub(super) fn send_message(&mut self, conn: ConnId, message: &Message) {
         let (number, side) = line_of(conn);
-        let Some(line) = self.lines.get_mut(&number) else { return };
-        let end = line.end_mut(side);
-        if end.state != State::Open {
+        let Some(line) = self.lines.get(&number) else { return };
+        if line.end(side).state != State::Open {
             return;
         }
         let mut bytes = BytesMut::new();
         message.encode(&mut bytes);
-        let bytes = bytes.freeze();
+        self.events.schedule(self.now, Event::Write(number, side, bytes.freeze()));
+    }
+
+    /// A message gets its turn.
+    pub(super) fn write(&mut self, number: u64, side: Side, bytes: Bytes) {
+        let Some(line) = self.lines.get_mut(&number) else { return };
+        let end = line.end_mut(side);
+        if end.state != State::Open || !self.hosts[end.host].lives(end.life) {
+            return;
+        }
         let sizes: Vec<usize> = bytes.chunks(SEGMENT).map(<[u8]>::len).collect();
         let message = end.stream.next;
         end.stream.next += 1;
@@ -389,7 +398,7 @@ impl Overlay {
         }
     }
 
-    /// All connections of the relay at `host` end with a word.
+    /// All connections of the relay at `host` end with a word, and so does the relay.
     pub(super) fn close_all(&mut self, host: usize, reason: &str) {
         let life = self.hosts[host].life;
         let of_host = |line: &Line, side| {

@@ -38,12 +38,15 @@ use crate::traffic::Stamp;
 
 /// True time when a simulation begins: late enough for clocks that are hours behind.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+/// What the daemon leaves its goodbye to travel, before it closes its connections.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// A relay that asks so often in a row to be woken at once never stops.
 const MAX_SPINS: u32 = 1000;
 
 /// Something that is going to happen.
 enum Event {
     Datagram(u64, Side, Bytes),
+    Write(u64, Side, Bytes),
     Segment(Segment),
     SendSegment(Segment),
     Flight(u64, Side),
@@ -52,6 +55,7 @@ enum Event {
     Farewell(u64, Side, String),
     Idle(u64, Side),
     Packet(FlowNumber),
+    Over { host: usize, life: u32, reason: String },
 }
 
 /// Relays and the network between them.
@@ -167,8 +171,11 @@ impl Overlay {
 
     fn end(&mut self, number: usize, reason: &str) {
         self.with_node(number, |node, _| node.say_goodbye());
-        self.close_all(number, reason);
-        self.hosts[number].kill();
+        let host = &mut self.hosts[number];
+        host.ending = true;
+        host.wake_at = Timestamp::NEVER;
+        let over = Event::Over { host: number, life: host.life, reason: reason.to_owned() };
+        self.events.schedule(self.now + FAREWELL, over);
     }
 
     /// Traffic between two places, by a tunnel of its own.
@@ -267,6 +274,7 @@ impl Overlay {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Datagram(line, side, datagram) => self.handle_datagram(line, side, datagram),
+            Event::Write(line, side, bytes) => self.write(line, side, bytes),
             Event::Segment(segment) => self.handle_segment(segment),
             Event::SendSegment(segment) => self.send_segment(segment),
             Event::Flight(line, side) => self.handle_flight(line, side),
@@ -275,6 +283,12 @@ impl Overlay {
             Event::Farewell(line, side, reason) => self.handle_farewell(line, side, &reason),
             Event::Idle(line, side) => self.handle_idle(line, side),
             Event::Packet(flow) => self.send_packet(flow),
+            Event::Over { host, life, reason } => {
+                if self.hosts[host].lives(life) {
+                    self.close_all(host, &reason);
+                    self.hosts[host].kill();
+                }
+            }
         }
     }
 

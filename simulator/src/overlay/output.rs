@@ -20,7 +20,7 @@ impl Overlay {
     ) {
         let host = &mut self.hosts[number];
         let now = host.clock.shown_at(self.now);
-        let Some(node) = &mut host.node else { return };
+        let Some(node) = host.node.as_mut().filter(|_| !host.ending) else { return };
         host.work.calls += 1;
         act(node, now);
         self.flush(number);
@@ -41,7 +41,10 @@ impl Overlay {
         }
         let host = &mut self.hosts[number];
         if let Some(node) = &host.node {
-            host.wake_at = host.clock.true_at(node.poll_timeout()).max(self.now);
+            host.wake_at = match host.ending {
+                true => Timestamp::NEVER,
+                false => host.clock.true_at(node.poll_timeout()).max(self.now),
+            };
             self.note_routes(number);
         }
     }
