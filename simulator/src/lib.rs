@@ -3,7 +3,8 @@
 //!
 //! [`world`] says what there is, [`link`] how a link behaves. [`emulation`] runs a world in real
 //! time with real relays ([`cluster`]) and real sockets ([`emulator`], [`traffic`]) and ends in an
-//! [`outcome`]. [`virtual_net`] puts the same link models under a virtual clock. No rule of the
+//! [`outcome`]. [`virtual_net`] puts the same link models under a virtual clock, and [`overlay`] runs the
+//! daemon's own machines over them, without I/O. No rule of the
 //! protocol or of routing lives here.
 
 pub mod clock;

@@ -80,3 +80,50 @@ fn a_relay_killed_under_traffic_is_gone_around_and_used_again() {
     assert!(spread(gaps).1 < ms(250));
     assert!(spread(returns).1 < secs(3));
 }
+
+#[test]
+fn links_cut_one_way_are_left_and_used_again_when_they_return() {
+    for (from, to) in [("a", "m"), ("m", "a"), ("m", "b"), ("b", "m")] {
+        let mut gaps = Vec::new();
+        for seed in 0..10 {
+            let (mut overlay, flow) = diamond(seed);
+            let cut = overlay.now();
+            overlay.set_up(from, to, false);
+            overlay.run_for(secs(3));
+            gaps.push(overlay.record(flow).longest_gap(cut.minus(ms(5)), overlay.now()));
+            let since = overlay.now().minus(secs(2));
+            let (delivered, sent) = overlay.record(flow).delivered_of(since, overlay.now());
+            assert!(delivered + 20 > sent, "{from} > {to}, seed {seed}: {delivered} of {sent}");
+            overlay.set_up(from, to, true);
+            let back = |overlay: &Overlay| {
+                route(overlay, "a", "b").is_some_and(|path| path == ["a", "m", "b"])
+            };
+            let again = overlay.run_while_not(secs(8), back);
+            assert!(again.is_some(), "{from} > {to}, seed {seed}: never used again");
+        }
+        println!("{from} > {to}: gap median, worst {:?}", spread(gaps.clone()));
+        assert!(spread(gaps).1 < ms(250), "{from} > {to}");
+    }
+}
+
+#[test]
+fn a_link_that_flaps_is_held_down_longer_and_longer() {
+    for seed in 0..10 {
+        let (mut overlay, flow) = diamond(seed);
+        let began = overlay.now();
+        for _ in 0..15 {
+            overlay.set_both_up("a", "m", false);
+            overlay.run_for(ms(400));
+            overlay.set_both_up("a", "m", true);
+            overlay.run_for(ms(1600));
+        }
+        let record = overlay.record(flow);
+        let moves = record.routes.iter().filter(|(at, _)| *at > began).count();
+        // Thirty turns of the link; the first few are followed, then it is left alone.
+        assert!(moves <= 16, "seed {seed}: {moves} moves");
+        let (delivered, sent) = record.delivered_of(began, overlay.now().minus(ms(500)));
+        assert!(delivered * 1000 >= sent * 995, "seed {seed}: {delivered} of {sent}");
+        let gap = record.longest_gap(began, overlay.now());
+        assert!(gap < ms(250), "seed {seed}: {gap:?}");
+    }
+}
