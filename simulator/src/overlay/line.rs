@@ -192,11 +192,11 @@ impl Overlay {
                     self.events.schedule(at, Event::Flight(number, Side::Dialler));
                 }
             }
-            Side::Dialler if line.dialler.state == State::Waiting => {
-                if host.lives(line.dialler.life) {
-                    line.dialler.heard_at = now;
-                    self.open(number, side);
-                }
+            Side::Dialler
+                if line.dialler.state == State::Waiting && host.lives(line.dialler.life) =>
+            {
+                line.dialler.heard_at = now;
+                self.open(number, side);
             }
             _ => {}
         }
