@@ -233,7 +233,7 @@ fn a_later_start_of_our_name_stops_us_and_an_older_one_is_refused() {
         node.handle_message(CONN, hello(&id("fra"), incarnation), at(0));
         let mut outputs = outputs(&mut node, at(0));
         // An older start is given a moment to read why.
-        outputs.extend(run(&mut node, at(2500)));
+        outputs.extend(run(&mut node, at(2500)).into_iter().map(|(_, output)| output));
         assert_eq!(outputs.iter().any(|output| matches!(output, Output::Stop(_))), stops);
         assert_eq!(closed(&outputs).is_empty(), stops);
     }

@@ -87,7 +87,7 @@ impl Outgoing {
     ) {
         if let Some((ways, _)) = self.last {
             let header = self.header(flow, false, terms, ways, now);
-            out.signal(header, ways.copy, Signal::Reset);
+            out.signal(header, &ways, Signal::Reset);
         }
     }
 
