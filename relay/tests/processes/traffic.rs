@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::harness::PATIENCE;
 
-/// A socket on loopback whose reads end after a while.
+/// A socket on loopback whose reads end after a while. It has room for several of the largest
+/// packets: on a busy machine its thread may be late.
 pub fn socket(like: &str) -> UdpSocket {
     let socket = UdpSocket::bind(like).unwrap();
+    SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     socket
 }
