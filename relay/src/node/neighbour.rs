@@ -248,7 +248,7 @@ impl Neighbours {
         }
     }
 
-    /// A connection was made: it has [`HELLO_PATIENCE`] to say hello.
+    /// A connection was made: it has five seconds to say hello.
     pub fn handle_connected(
         &mut self,
         connected: Connected,

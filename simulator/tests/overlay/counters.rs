@@ -37,7 +37,9 @@ fn assert_adds_up(overlay: &Overlay, what: &str) {
             assert_eq!(tx.data_tx, accounted, "{what}, {from} > {to}: {tx:?} {rx:?}");
             let carried = overlay.carried(from, to).unwrap();
             assert_eq!(tx.datagram_tx, carried.sent, "{what}, {from} > {to}: {carried:?}");
-            assert_eq!(rx.datagram_rx, carried.heard, "{what}, {from} > {to}: {carried:?}");
+            // What came before the hello of its connection is held for it.
+            let heard = carried.heard..=carried.heard + carried.unheard;
+            assert!(heard.contains(&rx.datagram_rx), "{what}, {from} > {to}: {rx:?} {carried:?}");
             // At most what can be under way at the end: heartbeats.
             let arrived = carried.heard + carried.unheard + carried.dropped;
             assert!(arrived + 20 >= carried.sent && arrived <= carried.sent, "{carried:?}");
