@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tradewind_proto::statement::ServiceStatement;
-use tradewind_proto::units::{Class, Redundancy};
+use tradewind_proto::units::{Class, Redundancy, ServiceName};
 
 use super::edge::{DropReason, FlowWarning, Target};
 use super::*;
