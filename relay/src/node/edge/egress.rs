@@ -44,8 +44,9 @@ pub(super) struct Egress {
     limits: EdgeLimits,
     services: BTreeMap<ServiceName, u16>,
     draining: bool,
-    /// At most `limits.egress_flows`.
-    flows: HashMap<FlowId, Flow>,
+    /// At most `limits.egress_flows`. Boxed, so that the table itself stays small: under churn it
+    /// doubles once, long after it is full, when marks of removed entries fill its free half.
+    flows: HashMap<FlowId, Box<Flow>>,
     /// Every flow, by the time of its last packet or earlier.
     idle: Idle<FlowId>,
     waiting: Waiting<FlowId>,
@@ -178,7 +179,7 @@ impl Egress {
             policy: header.policy,
             redundancy: open.redundancy,
         };
-        let flow = Flow {
+        let flow = Box::new(Flow {
             service: open.service.clone(),
             port_offset: open.port_offset,
             terms,
@@ -189,7 +190,7 @@ impl Egress {
             opened_at: now,
             active_at: now,
             queued_at: now,
-        };
+        });
         self.flows.insert(header.flow, flow);
     }
 

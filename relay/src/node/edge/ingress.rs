@@ -79,8 +79,9 @@ pub(super) struct Ingress {
     incarnation: u32,
     limits: EdgeLimits,
     tunnels: BTreeMap<TunnelId, TunnelSpec>,
-    /// At most `limits.ingress_flows`.
-    flows: HashMap<Source, Flow>,
+    /// At most `limits.ingress_flows`. Boxed, so that the table itself stays small: under churn it
+    /// doubles once, long after it is full, when marks of removed entries fill its free half.
+    flows: HashMap<Source, Box<Flow>>,
     numbers: Numbers,
     /// Every flow, by the time of its last packet or earlier.
     idle: Idle<Source>,
@@ -176,7 +177,7 @@ impl Ingress {
         let Some(spec) = self.tunnels.get(&source.tunnel) else { return };
         out.counters.ingress_opened += 1;
         self.idle.insert(now, source);
-        let flow = Flow {
+        let flow = Box::new(Flow {
             number: self.numbers.take(source),
             terms: spec.terms(),
             egress: None,
@@ -189,7 +190,7 @@ impl Ingress {
             queued_at: now,
             reopened: 0,
             reset: 0,
-        };
+        });
         self.flows.insert(source, flow);
     }
 
