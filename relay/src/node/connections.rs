@@ -14,8 +14,12 @@ impl<T: Trust> Node<T> {
             now,
             mtu: connected.mtu,
         };
-        match self.neighbours.handle_connected(connected, now) {
-            Ok(()) => self.outputs.push_back(Output::Message(conn, Message::Hello(hello))),
+        let (told, introduction) = self.control.introduce();
+        match self.neighbours.handle_connected(connected, told, now) {
+            Ok(()) => {
+                let messages = std::iter::once(Message::Hello(hello)).chain(introduction);
+                self.outputs.extend(messages.map(|message| Output::Message(conn, message)));
+            }
             Err(refusal) => {
                 if let Some(address) = dialled {
                     self.dialler.handle_failed(&address, now);
@@ -39,7 +43,7 @@ impl<T: Trust> Node<T> {
         match self.neighbours.handle_closed(conn) {
             Closed::Nothing => {}
             Closed::Replaced(key, former) => {
-                self.control.handle_adjacent(key);
+                self.control.handle_adjacent(key, Cursor::default());
                 self.resend(*former, now);
             }
             Closed::Lost(lost) => {
@@ -94,7 +98,7 @@ impl<T: Trust> Node<T> {
             return;
         }
         let dialled = self.neighbours.pending_address(conn).map(str::to_owned);
-        let held = self.neighbours.take_held(conn);
+        let (told, held) = self.neighbours.take_early(conn);
         let outcome = self.neighbours.handle_hello(conn, hello, now);
         if let Some(address) = dialled {
             match &outcome {
@@ -110,7 +114,7 @@ impl<T: Trust> Node<T> {
                     let reason = "a newer connection replaces it".to_owned();
                     self.outputs.push_back(Output::Close(former, reason));
                 }
-                self.begin(key, now);
+                self.begin(key, told, now);
             }
             Ok(Welcome::Candidate { replaced }) => {
                 if let Some(former) = replaced {
@@ -156,7 +160,7 @@ impl<T: Trust> Node<T> {
     }
 
     /// A neighbour's link begins.
-    pub(super) fn begin(&mut self, key: PopKey, now: Timestamp) {
+    pub(super) fn begin(&mut self, key: PopKey, told: Cursor, now: Timestamp) {
         if let Some(neighbour) = self.neighbours.get_mut(key) {
             let heat = neighbour.heat(now);
             neighbour.line.link.set_heat(heat, now);
@@ -164,7 +168,7 @@ impl<T: Trust> Node<T> {
             let remote = neighbour.line.remote.clone();
             self.outputs.push_back(Output::News(News::Joined(neighbour.id.clone(), remote)));
         }
-        self.control.handle_adjacent(key);
+        self.control.handle_adjacent(key, told);
         self.touch(key);
     }
 

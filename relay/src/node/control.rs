@@ -219,16 +219,29 @@ impl<T: Trust> Control<T> {
         &self.description
     }
 
-    /// A neighbour said hello (or did anew): tell it what we have.
-    pub fn handle_adjacent(&mut self, peer: PopKey) {
+    /// What to tell at the other end of a new connection, without waiting for its hello: on a long
+    /// link that would cost a round trip. Pass the cursor on to [`Self::handle_adjacent`].
+    pub fn introduce(&self) -> (Cursor, Vec<Message>) {
         let mut cursor = Cursor::default();
-        let digest = self.lsdb.digest_since(&mut cursor);
-        self.adjacent.insert(peer, cursor);
-        // Our own statement goes first, so that the neighbour knows us before anything else.
-        for signed in self.stated.iter().flatten() {
-            self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed.clone())));
+        let messages = self.news_since(&mut cursor);
+        (cursor, messages)
+    }
+
+    /// A neighbour said hello (or did anew): tell it what came since it was told up to `cursor`.
+    pub fn handle_adjacent(&mut self, peer: PopKey, mut cursor: Cursor) {
+        for message in self.news_since(&mut cursor) {
+            self.outputs.push_back(ControlOutput::Tell(peer, message));
         }
-        self.outputs.push_back(ControlOutput::Tell(peer, Message::Digest(digest)));
+        self.adjacent.insert(peer, cursor);
+    }
+
+    /// Our own statement goes first, so that the other end knows us before anything else.
+    fn news_since(&self, cursor: &mut Cursor) -> Vec<Message> {
+        let digest = self.lsdb.digest_since(cursor);
+        let restated = digest.iter().any(|entry| entry.origin == self.own.key());
+        let own = self.stated.iter().flatten().filter(|_| restated).cloned();
+        let digest = (!digest.is_empty()).then_some(Message::Digest(digest));
+        own.map(Message::Statement).chain(digest).collect()
     }
 
     /// The newest full statement held of `origin`, this relay included.
@@ -273,6 +286,9 @@ impl<T: Trust> Control<T> {
                     self.known.insert(origin, (certificate, identity));
                 }
                 self.dirty |= change.is_visible();
+                if (change.joined || change.restarted) && peer == origin {
+                    self.present(origin);
+                }
                 // What can't wait is computed now, all else together at the next measurement.
                 if change.down || change.joined || change.restarted {
                     self.recompute(now);
@@ -287,6 +303,16 @@ impl<T: Trust> Control<T> {
             Err(Rejected::Full { .. }) => self.counters.overflow += 1,
             Err(Rejected::OwnName { theirs, .. }) => {
                 self.outputs.push_back(ControlOutput::Replaced(theirs));
+            }
+        }
+    }
+
+    /// A newcomer, which we are the first to know, is passed on at once: those who want it as a
+    /// neighbour should not wait for a digest.
+    fn present(&mut self, newcomer: PopKey) {
+        for (&peer, cursor) in &mut self.adjacent {
+            for signed in self.lsdb.lacking_of(newcomer, cursor) {
+                self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed)));
             }
         }
     }

@@ -84,6 +84,24 @@ fn with_neighbour(peer: &PopId) -> Node<Papers> {
 }
 
 #[test]
+fn a_new_connection_brings_hello_statement_and_digest_at_once() {
+    for dialled in [None, Some("b:1")] {
+        let mut node = node("fra", &[]);
+        node.handle_connected(connected(CONN, &id("sgp"), dialled), at(0));
+        let told: Vec<_> = outputs(&mut node, at(0))
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Message(CONN, message) => Some(message),
+                _ => None,
+            })
+            .collect();
+        let introduced =
+            matches!(&told[..], [Message::Hello(_), Message::Statement(_), Message::Digest(_)]);
+        assert!(introduced, "{told:?}");
+    }
+}
+
+#[test]
 fn nobody_is_dialled_again_while_the_hello_is_awaited() {
     let mut node = node("fra", &["b:1"]);
     assert_eq!(dials(&run(&mut node, at(50))), [0]);

@@ -31,6 +31,7 @@ use tradewind_proto::control::{Hello, Message, VERSION};
 use tradewind_proto::link::{Inbound, LinkEvent, Liveness, Outbound, Refused};
 use tradewind_proto::packet::{Header, PacketKind, Path};
 use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopId, PopKey, Timestamp};
+use tradewind_router::lsdb::Cursor;
 use tradewind_router::tables::Tables;
 
 use control::{Control, ControlOutput, MEASURE_INTERVAL, Measured, SelfDescription, Trust};
@@ -155,7 +156,7 @@ impl<T: Trust> Node<T> {
         if let Some(former) = former {
             let reason = "the connection dialled by the other end stays".to_owned();
             self.outputs.push_back(Output::Close(former.conn, reason));
-            self.control.handle_adjacent(key);
+            self.control.handle_adjacent(key, Cursor::default());
             self.resend(former, now);
         }
         if let Some(neighbour) = self.neighbours.get_mut(key) {

@@ -13,6 +13,7 @@ use tradewind_proto::control::{Hello, VERSION};
 use tradewind_proto::link::{Heat, Link, LinkConfig, Liveness};
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
+use tradewind_router::lsdb::Cursor;
 
 /// The most datagrams that are held until the hello comes.
 const MAX_EARLY: usize = 32;
@@ -219,6 +220,8 @@ impl Neighbour {
 struct Pending {
     connected: Connected,
     since: Timestamp,
+    /// What it was told before its hello.
+    told: Cursor,
     /// Datagrams that overtook the hello, at most [`MAX_EARLY`]: without them a link would begin
     /// with losses that never were.
     early: Vec<Bytes>,
@@ -248,16 +251,18 @@ impl Neighbours {
         }
     }
 
-    /// A connection was made: it has five seconds to say hello.
+    /// A connection was made and told up to `told`: it has five seconds to say hello.
     pub fn handle_connected(
         &mut self,
         connected: Connected,
+        told: Cursor,
         now: Timestamp,
     ) -> Result<(), Refusal> {
         if self.pending.len() + self.lingering.len() >= MAX_PENDING {
             return Err(Refusal::TooMany);
         }
-        self.pending.insert(connected.conn, Pending { connected, since: now, early: Vec::new() });
+        let (conn, early) = (connected.conn, Vec::new());
+        self.pending.insert(conn, Pending { connected, since: now, told, early });
         Ok(())
     }
 
@@ -421,9 +426,13 @@ impl Neighbours {
         }
     }
 
-    /// What was held for a connection, to be handled after its hello.
-    pub fn take_held(&mut self, conn: ConnId) -> Vec<Bytes> {
-        self.pending.get_mut(&conn).map_or(Vec::new(), |pending| std::mem::take(&mut pending.early))
+    /// What a connection was told before its hello, and the datagrams held for it, which are to be
+    /// handled after that.
+    pub fn take_early(&mut self, conn: ConnId) -> (Cursor, Vec<Bytes>) {
+        let early = |pending: &mut Pending| {
+            (std::mem::take(&mut pending.told), std::mem::take(&mut pending.early))
+        };
+        self.pending.get_mut(&conn).map(early).unwrap_or_default()
     }
 
     /// The neighbour that a connection belongs to.

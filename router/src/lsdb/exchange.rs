@@ -63,31 +63,38 @@ impl Lsdb {
 
     /// The statements that the neighbour lacks after its digest `theirs`, full ones before deltas.
     ///
-    /// They count as sent. Call it for each digest (an empty one too), and with an empty one for
-    /// what should not wait for a digest.
+    /// They count as sent. Call it for each digest (an empty one too).
     pub fn lacking(&self, theirs: &[DigestEntry], cursor: &mut Cursor) -> Vec<SignedStatement> {
         for told in theirs {
             let DigestEntry { incarnation, full, newest, .. } = *told;
             cursor.note(told.origin, Held { incarnation, full, newest });
         }
-        let mut missing = Vec::new();
-        for member in self.members() {
-            let ours = held(member);
-            let theirs = cursor.theirs.get(&member.key()).copied();
-            if theirs.is_some_and(|theirs| theirs >= ours) {
-                continue;
-            }
-            let has_base = theirs.is_some_and(|theirs| {
-                (theirs.incarnation, theirs.full) == (ours.incarnation, ours.full)
-            });
-            if !has_base {
-                missing.push(member.signed_full().clone());
-            }
-            missing.extend(member.signed_delta().cloned());
-            cursor.theirs.insert(member.key(), ours);
-        }
-        missing
+        self.members().flat_map(|member| missing(member, cursor)).collect()
     }
+
+    /// The statements of one origin that the neighbour lacks, for what should not wait for a digest.
+    /// They count as sent.
+    pub fn lacking_of(&self, origin: PopKey, cursor: &mut Cursor) -> Vec<SignedStatement> {
+        self.member(origin).into_iter().flat_map(|member| missing(member, cursor)).collect()
+    }
+}
+
+/// What of a member's statements is newer than what the neighbour has. It counts as sent.
+fn missing<'a>(
+    member: &'a Member,
+    cursor: &mut Cursor,
+) -> impl Iterator<Item = SignedStatement> + use<'a> {
+    let ours = held(member);
+    let theirs = cursor.theirs.get(&member.key()).copied();
+    let lacks = theirs.is_none_or(|theirs| theirs < ours);
+    let has_base = theirs
+        .is_some_and(|theirs| (theirs.incarnation, theirs.full) == (ours.incarnation, ours.full));
+    if lacks {
+        cursor.theirs.insert(member.key(), ours);
+    }
+    let full = (lacks && !has_base).then(|| member.signed_full());
+    let delta = member.signed_delta().filter(|_| lacks);
+    full.into_iter().chain(delta).cloned()
 }
 
 fn held(member: &Member) -> Held {

@@ -15,15 +15,15 @@ fn triangle(seed: u64, names: [&str; 3]) -> Overlay {
 
 #[test]
 fn the_way_over_a_third_relay_is_taken_within_two_seconds_of_the_start() {
-    // Known only over the bad link, the third relay is heard of a lost message or two later.
-    let cases = [(["via", "a", "b"], secs(2)), (["a", "b", "via"], secs(3))];
-    for (seed, (names, limit)) in (0..20).flat_map(|seed| cases.map(|case| (seed, case))) {
+    // Where it is not the one that the others know, the third relay is heard of over the bad link.
+    let cases = [["via", "a", "b"], ["a", "b", "via"], ["b", "via", "a"]];
+    for (seed, names) in (0..20).flat_map(|seed| cases.map(|names| (seed, names))) {
         let mut overlay = triangle(seed, names);
         let both = |overlay: &Overlay| {
             route(overlay, "a", "b").is_some_and(|path| path == ["a", "via", "b"])
                 && route(overlay, "b", "a").is_some_and(|path| path == ["b", "via", "a"])
         };
-        let took = overlay.run_while_not(limit, both);
+        let took = overlay.run_while_not(secs(2), both);
         assert!(took.is_some(), "seed {seed}: {:?}", route(&overlay, "a", "b"));
         let flow = overlay.flow(FlowSpec { echo: true, ..FlowSpec::new("a", "b") });
         overlay.run_for(secs(10));

@@ -202,7 +202,7 @@ fn a_new_neighbour_hears_of_us_first_and_then_what_we_hold() {
     let mut control = control();
     hear(&mut control, papers("sgp").full(1, 1, vec![]), 10);
     outputs(&mut control);
-    control.handle_adjacent(key("nyc"));
+    control.handle_adjacent(key("nyc"), Cursor::default());
     let outputs = outputs(&mut control);
     let told = told(&outputs, "nyc");
     let [Message::Statement(own), Message::Digest(digest)] = &told[..] else {
@@ -217,12 +217,50 @@ fn a_new_neighbour_hears_of_us_first_and_then_what_we_hold() {
 }
 
 #[test]
+fn a_hello_is_followed_by_nothing_that_was_told_before_it() {
+    let mut control = control();
+    let (told_so_far, introduction) = control.introduce();
+    assert!(matches!(&introduction[..], [Message::Statement(_), Message::Digest(_)]));
+    control.handle_adjacent(key("nyc"), told_so_far);
+    assert!(outputs(&mut control).is_empty());
+
+    let (told_so_far, _) = control.introduce();
+    hear(&mut control, papers("sgp").full(1, 1, vec![]), 10);
+    control.handle_adjacent(key("lon"), told_so_far);
+    let told = told(&outputs(&mut control), "lon");
+    let [Message::Digest(digest)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(digest.iter().map(|entry| entry.origin).collect::<Vec<_>>(), [key("sgp")]);
+}
+
+#[test]
+fn a_newcomer_is_presented_at_once_by_those_who_hear_of_it_from_itself() {
+    let mut control = control();
+    for neighbour in ["nyc", "lon", "sgp"] {
+        control.handle_adjacent(key(neighbour), Cursor::default());
+    }
+    outputs(&mut control);
+    let joined = papers("sgp").full(1, 1, vec![]);
+    let restarted = papers("sgp").full(2, 1, vec![]);
+    for news in [joined, restarted] {
+        control.handle_statement(key("sgp"), news.clone(), at(10));
+        let outputs = outputs(&mut control);
+        assert_eq!(statements(&outputs, "nyc"), [news.clone()]);
+        assert_eq!(statements(&outputs, "lon"), [news.clone()]);
+        assert!(statements(&outputs, "sgp").is_empty());
+    }
+    // Not what a neighbour passed on, nor later statements: they wait for digests.
+    hear(&mut control, papers("ams").full(1, 1, vec![]), 30);
+    control.handle_statement(key("sgp"), papers("sgp").full(2, 2, vec![]), at(40));
+    assert!(statements(&outputs(&mut control), "lon").is_empty());
+}
+
+#[test]
 fn a_digest_gets_what_its_sender_lacks_once() {
     let mut control = control();
     hear(&mut control, papers("sgp").full(1, 1, vec![]), 10);
     control.handle_digest(key("lon"), &[]);
     assert!(told(&outputs(&mut control), "lon").is_empty(), "nobody we are connected to");
-    control.handle_adjacent(key("lon"));
+    control.handle_adjacent(key("lon"), Cursor::default());
     outputs(&mut control);
     let own = control.lsdb().member(key("fra")).unwrap();
     let (incarnation, full) = (own.incarnation(), own.full_seq());
@@ -241,7 +279,7 @@ fn a_digest_gets_what_its_sender_lacks_once() {
 #[test]
 fn what_a_neighbour_passed_on_is_not_sent_back_to_it() {
     let mut control = control();
-    control.handle_adjacent(key("nyc"));
+    control.handle_adjacent(key("nyc"), Cursor::default());
     hear(&mut control, papers("nyc").full(1, 1, vec![]), 10);
     outputs(&mut control);
     control.handle_digest(key("nyc"), &[]);
@@ -253,7 +291,7 @@ fn what_a_neighbour_passed_on_is_not_sent_back_to_it() {
 fn links_are_stated_once_measured_and_again_when_they_change() {
     let mut control = control();
     hear(&mut control, papers("nyc").full(1, 1, vec![]), 10);
-    control.handle_adjacent(key("nyc"));
+    control.handle_adjacent(key("nyc"), Cursor::default());
     outputs(&mut control);
     let made = |control: &Control<Papers>| control.counters().statements_tx;
     let first = made(&control);
@@ -298,7 +336,7 @@ fn routes_are_computed_together_except_for_what_cant_wait() {
 #[test]
 fn neighbours_hear_once_a_second_what_changed() {
     let mut control = control();
-    control.handle_adjacent(key("nyc"));
+    control.handle_adjacent(key("nyc"), Cursor::default());
     outputs(&mut control);
     hear(&mut control, papers("sgp").full(1, 1, vec![]), 500);
     outputs(&mut control);

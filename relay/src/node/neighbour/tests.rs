@@ -30,7 +30,7 @@ fn joins(
     dialled: bool,
     now: Timestamp,
 ) -> Result<Welcome, Refusal> {
-    neighbours.handle_connected(connected(conn, &id(peer), dialled), now)?;
+    neighbours.handle_connected(connected(conn, &id(peer), dialled), Cursor::default(), now)?;
     neighbours.handle_hello(ConnId(conn), &hello_of(&id(peer), incarnation), now)
 }
 
@@ -155,7 +155,7 @@ fn the_end_of_a_connection_counts_once() {
 #[test]
 fn a_hello_must_come_in_time_and_once() {
     let mut all = neighbours("fra");
-    all.handle_connected(connected(1, &id("sgp"), false), at(0)).unwrap();
+    all.handle_connected(connected(1, &id("sgp"), false), Cursor::default(), at(0)).unwrap();
     assert_eq!(all.pending_peer(ConnId(1)), Some(&id("sgp")));
     assert!(all.expire(at(4999)).is_empty());
     let late: Vec<_> = all.expire(at(5000)).iter().map(|late| late.0).collect();
@@ -185,7 +185,7 @@ fn hellos_that_prove_nothing_are_refused() {
     for (peer, hello, refusal) in cases {
         let mut all = neighbours("fra");
         joins(&mut all, (1, one.as_str(), 5), false, at(0)).unwrap();
-        all.handle_connected(connected(2, &peer, false), at(0)).unwrap();
+        all.handle_connected(connected(2, &peer, false), Cursor::default(), at(0)).unwrap();
         assert_eq!(all.handle_hello(ConnId(2), &hello, at(0)), Err(refusal));
         assert_eq!(all.iter().count(), 1);
         assert!(all.pending_peer(ConnId(2)).is_none() && all.peer_of(ConnId(2)).is_none());
@@ -205,12 +205,15 @@ fn connections_without_a_hello_and_neighbours_are_bounded() {
     assert_eq!(joins(&mut all, (total, "sgp", 5), false, at(0)), Err(Refusal::TooMany));
     assert_eq!(joins(&mut all, (total + 1, "pop-7", 6), false, at(0)), welcome("pop-7", &[7]));
     for n in 0..MAX_PENDING as u64 {
-        all.handle_connected(connected(10_000 + n, &id("sgp"), false), at(1)).unwrap();
+        all.handle_connected(connected(10_000 + n, &id("sgp"), false), Cursor::default(), at(1))
+            .unwrap();
     }
-    let one_more = all.handle_connected(connected(20_000, &id("sgp"), false), at(1));
+    let one_more =
+        all.handle_connected(connected(20_000, &id("sgp"), false), Cursor::default(), at(1));
     assert_eq!(one_more, Err(Refusal::TooMany));
     assert_eq!(all.expire(at(5001)).len(), MAX_PENDING);
-    all.handle_connected(connected(20_000, &id("sgp"), false), at(5001)).unwrap();
+    all.handle_connected(connected(20_000, &id("sgp"), false), Cursor::default(), at(5001))
+        .unwrap();
 }
 
 #[test]
