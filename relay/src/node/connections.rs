@@ -144,7 +144,9 @@ impl<T: Trust> Node<T> {
             return self.refuse(conn, peer, refusal);
         };
         self.outputs.push_back(Output::Message(conn, Message::Statement(proof)));
-        self.neighbours.linger(conn, refusal.clone(), now);
+        if let Some(address) = self.neighbours.linger(conn, refusal.clone(), now) {
+            self.dialler.handle_failed(&address, now);
+        }
         self.outputs.push_back(Output::News(News::Refused(peer, refusal)));
     }
 

@@ -315,9 +315,12 @@ impl Neighbours {
         Ok(Welcome::Neighbour { peer: key, replaced })
     }
 
-    /// Keeps a refused connection for a moment, so that the other end reads what it was told.
-    pub fn linger(&mut self, conn: ConnId, refusal: Refusal, now: Timestamp) {
+    /// Keeps a refused connection for a moment, so that the other end reads what it was told; what
+    /// comes on it is not heard any more. Returns the address under which we dialled it, if its
+    /// hello was still out.
+    pub fn linger(&mut self, conn: ConnId, refusal: Refusal, now: Timestamp) -> Option<String> {
         self.lingering.insert(conn, (now, refusal));
+        self.pending.remove(&conn)?.connected.dialled
     }
 
     fn check(&self, connected: &Connected, hello: &Hello) -> Result<(), Refusal> {
