@@ -2,10 +2,10 @@
 //! make of them.
 //!
 //! [`world`] says what there is, [`link`] how a link behaves. [`emulation`] runs a world in real
-//! time with real relays ([`cluster`]) and real sockets ([`emulator`], [`traffic`]) and ends in an
-//! [`outcome`]. [`virtual_net`] puts the same link models under a virtual clock, and [`overlay`] runs the
-//! daemon's own machines over them, without I/O. No rule of the
-//! protocol or of routing lives here.
+//! time with real relays ([`cluster`]) and real sockets ([`emulator`], [`traffic`]), [`simulation`]
+//! in virtual time with the daemon's own machines ([`overlay`]); both end in an [`outcome`].
+//! [`virtual_net`] has the event queue, and the link models under a virtual clock. No rule of the protocol or of
+//! routing lives here.
 
 pub mod clock;
 pub mod cluster;
@@ -15,6 +15,9 @@ pub mod emulator;
 pub mod link;
 pub mod outcome;
 pub mod overlay;
+pub mod progress;
+pub mod script;
+pub mod simulation;
 pub mod traffic;
 pub mod virtual_net;
 pub mod world;

@@ -11,12 +11,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tradewind_simulator::outcome::Outcome;
 use tradewind_simulator::world::{World, WorldError};
-use tradewind_simulator::{demo, emulation};
+use tradewind_simulator::{demo, emulation, simulation};
 
 use relays::RealRelays;
 use terminal::Terminal;
 
-/// Emulates worlds - PoPs, links, traffic, faults - with real Tradewind relays.
+/// Runs worlds - PoPs, links, traffic, faults - with Tradewind's relays, in real or virtual time.
 #[derive(Parser)]
 #[command(name = "tradewind-sim", version, propagate_version = true)]
 struct Cli {
@@ -36,6 +36,18 @@ enum Command {
         /// The world file (TOML; the format is described in simulator/README.md)
         world: PathBuf,
         #[command(flatten)]
+        real_time: RealTime,
+    },
+    /// Run a world in virtual time: the daemon's own relays over link models, as fast as they compute
+    ///
+    /// The same world, seed and binary give the same result, byte for byte. Every flow is also sent
+    /// over the direct link between its ends, without an overlay; the table at the end shows both.
+    #[command(after_help = "Examples:\n  tradewind-sim run my-world.toml\n  \
+        tradewind-sim run my-world.toml --seed 7 --json > result.json")]
+    Run {
+        /// The world file (TOML; the format is described in simulator/README.md)
+        world: PathBuf,
+        #[command(flatten)]
         options: Options,
     },
     /// Run a small built-in world: a bad direct path beside the overlay, a relay killed halfway
@@ -45,7 +57,7 @@ enum Command {
     #[command(after_help = "Examples:\n  tradewind-sim demo\n  tradewind-sim demo --json")]
     Demo {
         #[command(flatten)]
-        options: Options,
+        real_time: RealTime,
     },
 }
 
@@ -57,6 +69,12 @@ struct Options {
     /// Print one JSON document instead of tables
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct RealTime {
+    #[command(flatten)]
+    options: Options,
     /// Show the relays' log from this level on, on standard error (error, warn, info, debug, trace,
     /// or a tracing filter)
     #[arg(long, value_name = "LEVEL", env = "TRADEWIND_LOG", default_value = "off")]
@@ -67,6 +85,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever read the output has seen enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             // A world that is wrong is wrong usage; everything else failed.
@@ -75,26 +95,44 @@ fn main() -> ExitCode {
     }
 }
 
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Whether the command's promise was kept.
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Emulate { world, options } => {
-            let outcome = emulate(World::load(&world)?, &options)?;
+        Command::Emulate { world, real_time } => {
+            let outcome = emulate(World::load(&world)?, &real_time)?;
+            print(&outcome, &real_time.options, true)?;
+            Ok(!outcome.interrupted())
+        }
+        Command::Run { world, options } => {
+            let world = seeded(World::load(&world)?, &options);
+            let mut terminal = Terminal::new()?;
+            let outcome = simulation::run(&world, &mut terminal);
+            terminal.finish();
+            let outcome = outcome?;
             print(&outcome, &options, true)?;
             Ok(!outcome.interrupted())
         }
-        Command::Demo { options } => {
-            let outcome = emulate(demo::world()?, &options)?;
-            print(&outcome, &options, false)?;
+        Command::Demo { real_time } => {
+            let outcome = emulate(demo::world()?, &real_time)?;
+            print(&outcome, &real_time.options, false)?;
             Ok(outcome.overlay_is_better() && !outcome.interrupted())
         }
     }
 }
 
-fn emulate(mut world: World, options: &Options) -> anyhow::Result<Outcome> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)?;
+fn seeded(world: World, options: &Options) -> World {
+    World { seed: options.seed.unwrap_or(world.seed), ..world }
+}
+
+fn emulate(world: World, real_time: &RealTime) -> anyhow::Result<Outcome> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&real_time.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    world.seed = options.seed.unwrap_or(world.seed);
+    let world = seeded(world, &real_time.options);
     let mut terminal = Terminal::new()?;
     let whole = world.duration + world.warmup + Duration::from_secs(2);
     eprintln!("world \"{}\", seed {}: takes about {} s", world.name, world.seed, whole.as_secs());

@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use tradewind_proto::units::PopId;
 
-use crate::emulator::{EmulatorReport, IP_UDP_HEADERS};
+use crate::emulator::{EmulatorHealth, IP_UDP_HEADERS, LinkReport};
 use crate::traffic::FlowReport;
 use crate::world::Traffic;
 
@@ -27,8 +27,10 @@ pub struct Outcome {
     pub happened: Vec<(Duration, String)>,
     /// What the overlay sent.
     pub wire: WireUse,
-    /// What the links did.
-    pub emulator: EmulatorReport,
+    /// What every direction of every link did with the overlay's packets.
+    pub links: Vec<LinkReport>,
+    /// How well the emulator did, if links were emulated in real time.
+    pub emulator: Option<EmulatorHealth>,
 }
 
 /// One flow over both ways.
@@ -67,9 +69,9 @@ pub struct WireUse {
 
 impl WireUse {
     /// What was used from `before` to `after` for `flows`.
-    pub fn between(before: &EmulatorReport, after: &EmulatorReport, flows: &[FlowOutcome]) -> Self {
-        let bytes = |report: &EmulatorReport| -> u64 {
-            report.links.iter().map(|link| link.counters.offered_bytes).sum()
+    pub fn between(before: &[LinkReport], after: &[LinkReport], flows: &[FlowOutcome]) -> Self {
+        let bytes = |links: &[LinkReport]| -> u64 {
+            links.iter().map(|link| link.counters.offered_bytes).sum()
         };
         let payload = |flow: &FlowOutcome| flow.overlay.sent * flow.traffic.size as u64;
         Self {
@@ -195,7 +197,7 @@ impl Outcome {
             "down",
             "dropped %",
         ]);
-        for link in self.emulator.links.iter().filter(|link| link.counters.offered > 0) {
+        for link in self.links.iter().filter(|link| link.counters.offered > 0) {
             let counters = &link.counters;
             let share = 100.0 * counters.dropped() as f64 / counters.offered as f64;
             let mut row = vec![Cell::new(format!("{} > {}", link.link.0, link.link.1))];
@@ -208,7 +210,7 @@ impl Outcome {
         table
     }
 
-    /// Routes, events and what the reader should know about the machine, a line each.
+    /// Routes, events and how far to trust the emulator, a line each.
     pub fn remarks(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.interrupted() {
@@ -222,14 +224,7 @@ impl Outcome {
         for (at, line) in &self.happened {
             lines.push(format!("after {:.2} s: {line}", at.as_secs_f64()));
         }
-        let [median, p99, most] = self.emulator.lateness.map(|late| late.as_secs_f64() * 1e3);
-        lines.push(format!("the emulator was late by {median:.2} ms (median), {p99:.2} ms (99 %), {most:.1} ms (most)"));
-        if self.emulator.overflow > 0 {
-            let dropped = self.emulator.overflow;
-            lines.push(format!(
-                "this machine is too slow: the emulator itself dropped {dropped} packets"
-            ));
-        }
+        lines.extend(self.emulator.iter().flat_map(health_remarks));
         lines
     }
 
@@ -251,18 +246,33 @@ impl Outcome {
                 "bytes_per_payload_byte": self.wire.per_payload_byte(),
                 "bytes_per_payload_byte_and_link": self.wire.per_crossing(),
             },
-            "links": self.emulator.links.iter().map(link_json).collect::<Vec<_>>(),
-            "emulator": {
-                "no_link": self.emulator.no_link,
-                "strays": self.emulator.strays,
-                "to_the_dead": self.emulator.to_the_dead,
-                "overflow": self.emulator.overflow,
-                "late_median_ms": millis(self.emulator.lateness[0]),
-                "late_p99_ms": millis(self.emulator.lateness[1]),
-                "late_max_ms": millis(self.emulator.lateness[2]),
-            },
+            "links": self.links.iter().map(link_json).collect::<Vec<_>>(),
+            "emulator": self.emulator.as_ref().map(|health| json!({
+                "no_link": health.no_link,
+                "strays": health.strays,
+                "to_the_dead": health.to_the_dead,
+                "overflow": health.overflow,
+                "late_median_ms": millis(health.lateness[0]),
+                "late_p99_ms": millis(health.lateness[1]),
+                "late_max_ms": millis(health.lateness[2]),
+            })),
         })
     }
+}
+
+/// What the reader should know about the machine.
+fn health_remarks(health: &EmulatorHealth) -> Vec<String> {
+    let [median, p99, most] = health.lateness.map(millis);
+    let mut lines = vec![format!(
+        "the emulator was late by {median:.2} ms (median), {p99:.2} ms (99 %), {most:.1} ms (most)"
+    )];
+    if health.overflow > 0 {
+        let dropped = health.overflow;
+        lines.push(format!(
+            "this machine is too slow: the emulator itself dropped {dropped} packets"
+        ));
+    }
+    lines
 }
 
 fn millis(span: Duration) -> f64 {
@@ -369,12 +379,11 @@ mod tests {
 
     fn outcome(flows: Vec<FlowOutcome>) -> Outcome {
         let duration = Duration::from_secs(2);
-        let link = |offered_bytes| crate::emulator::LinkReport {
+        let link = |offered_bytes| LinkReport {
             link: ("a".parse().unwrap(), "b".parse().unwrap()),
             counters: crate::link::LinkCounters { offered_bytes, ..Default::default() },
         };
-        let report = |bytes| EmulatorReport { links: vec![link(bytes)], ..Default::default() };
-        let wire = WireUse::between(&report(1_000), &report(301_000), &flows);
+        let wire = WireUse::between(&[link(1_000)], &[link(301_000)], &flows);
         Outcome {
             name: "test".into(),
             seed: 1,
@@ -383,7 +392,8 @@ mod tests {
             flows,
             happened: Vec::new(),
             wire,
-            emulator: EmulatorReport::default(),
+            links: Vec::new(),
+            emulator: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tradewind_simulator::emulation::{FlowTick, Progress, Tick};
+use tradewind_simulator::progress::{FlowTick, Progress, Tick};
 
 /// Between two plain lines about the state.
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -1,6 +1,5 @@
 //! A world run in real time: relays, emulated links, traffic and events from start to result.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,9 +9,12 @@ use tradewind_proto::units::{PopId, Timestamp};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, RelayHost};
 use crate::emulator::{Emulator, EmulatorReport};
+use crate::link::LinkSpec;
 use crate::outcome::{FlowOutcome, Outcome, RouteAt, WireUse};
+use crate::progress::{FlowTick, Progress, Tick};
+use crate::script::{self, Stage};
 use crate::traffic::{Receiver, Sender, Ways};
-use crate::world::{Happening, Traffic, World};
+use crate::world::{Happening, LinkId, Traffic, World};
 
 /// How long relays may take until every flow has a route.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -22,46 +24,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How long to wait for stragglers after the last packet, beyond the longest deadline.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Told what goes on.
-pub trait Progress {
-    /// Something worth a line.
-    fn note(&mut self, line: &str);
-
-    /// Traffic flows; called about four times a second.
-    fn tick(&mut self, state: &Tick<'_>);
-
-    /// Whether to end early, with the result so far.
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
-/// Where a run stands.
-#[derive(Debug)]
-pub struct Tick<'a> {
-    /// Since traffic began.
-    pub elapsed: Duration,
-    /// Until it ends.
-    pub total: Duration,
-    /// Every flow.
-    pub flows: &'a [FlowTick],
-}
-
-/// Where a flow stands.
-#[derive(Clone, Debug)]
-pub struct FlowTick {
-    /// Its name.
-    pub name: String,
-    /// Packets sent each way.
-    pub sent: u64,
-    /// Packets in time over the overlay.
-    pub overlay_in_time: u64,
-    /// Packets in time over the direct path, if there is one.
-    pub direct_in_time: Option<u64>,
-    /// The present route.
-    pub route: Option<Vec<PopId>>,
-}
 
 /// Runs `world` with relays of `host`, in as long as it takes: start, warm-up, duration.
 ///
@@ -216,51 +178,11 @@ impl Run<'_> {
     }
 
     fn happen(&mut self, what: &Happening, progress: &mut dyn Progress) -> anyhow::Result<()> {
-        let line = match what {
-            Happening::Kill(pop) => self.kill(pop),
-            Happening::KillRelayOf(name) => self.kill_relay_of(name),
-            Happening::Restart(pop) => {
-                self.cluster.revive(pop, &self.emulator)?;
-                format!("relay {pop} started again")
-            }
-            Happening::Cut(links) => {
-                links.iter().for_each(|link| self.emulator.set_up(link, false));
-                format!("cut {}", link_names(links.iter()))
-            }
-            Happening::Restore(links) => {
-                for link in links {
-                    self.emulator.set(link, &self.world.links[link]);
-                    self.emulator.set_up(link, true);
-                }
-                format!("restored {}", link_names(links.iter()))
-            }
-            Happening::Degrade(links) => {
-                links.iter().for_each(|(link, spec)| self.emulator.set(link, spec));
-                format!("degraded {}", link_names(links.iter().map(|(link, _)| link)))
-            }
-        };
+        let line = script::perform(self, self.world, what)?;
         let at = self.elapsed();
         progress.note(&format!("{:6.2} s  {line}", at.as_secs_f64()));
         self.happened.push((at, line));
         Ok(())
-    }
-
-    fn kill(&mut self, pop: &PopId) -> String {
-        match self.cluster.kill(pop, &self.emulator) {
-            true => format!("relay {pop} killed"),
-            false => format!("relay {pop} was dead already"),
-        }
-    }
-
-    fn kill_relay_of(&mut self, name: &str) -> String {
-        let route = self.world.traffic_named(name).and_then(|traffic| self.cluster.route(traffic));
-        match route.as_deref() {
-            Some([_, relay, .., _]) => {
-                let line = self.kill(relay);
-                format!("{line}, it carried \"{name}\"")
-            }
-            _ => format!("no relay carries \"{name}\", none killed"),
-        }
     }
 
     fn outcome(
@@ -282,7 +204,7 @@ impl Run<'_> {
                 }
             });
         let flows: Vec<FlowOutcome> = flows.collect();
-        let wire = WireUse::between(before, &used, &flows);
+        let wire = WireUse::between(&before.links, &used.links, &flows);
         Outcome {
             name: self.world.name.clone(),
             seed: self.world.seed,
@@ -291,23 +213,32 @@ impl Run<'_> {
             flows,
             happened: self.happened,
             wire,
-            emulator: used,
+            links: used.links,
+            emulator: Some(used.health),
         }
     }
 }
 
-/// `a-b` for a link both of whose directions are named, `a>b` for one.
-fn link_names<'a>(links: impl Iterator<Item = &'a (PopId, PopId)>) -> String {
-    let links: BTreeSet<&(PopId, PopId)> = links.collect();
-    let name = |link: &&(PopId, PopId)| {
-        let (from, to) = *link;
-        match links.contains(&(to.clone(), from.clone())) {
-            true if from > to => None,
-            true => Some(format!("{from}-{to}")),
-            false => Some(format!("{from}>{to}")),
-        }
-    };
-    links.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+impl Stage for Run<'_> {
+    fn route(&self, traffic: &Traffic) -> Option<Vec<PopId>> {
+        self.cluster.route(traffic)
+    }
+
+    fn kill(&mut self, pop: &PopId) -> bool {
+        self.cluster.kill(pop, &self.emulator)
+    }
+
+    fn revive(&mut self, pop: &PopId) -> anyhow::Result<()> {
+        self.cluster.revive(pop, &self.emulator)
+    }
+
+    fn set_up(&mut self, link: &LinkId, up: bool) {
+        self.emulator.set_up(link, up);
+    }
+
+    fn set(&mut self, link: &LinkId, spec: &LinkSpec) {
+        self.emulator.set(link, spec);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The whole machinery with relays that are none: they forward UDP along a path fixed beforehand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -209,11 +209,4 @@ fn a_world_runs_from_start_to_outcome() {
     assert_eq!(json["flows"][0]["routes"][0]["path"][1], "x");
     assert!(outcome.flow_table().to_string().contains("overlay"));
     assert!(outcome.link_table().to_string().contains("a > x"));
-}
-
-#[test]
-fn directions_named_together_are_one_link() {
-    let id = |name: &str| -> PopId { name.parse().unwrap() };
-    let links = [(id("a"), id("b")), (id("b"), id("a")), (id("c"), id("a"))];
-    assert_eq!(link_names(links.iter()), "a-b, c>a");
 }

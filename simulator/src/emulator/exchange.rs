@@ -10,7 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tradewind_proto::units::{PopId, Timestamp};
 
-use super::{EmulatorReport, IP_UDP_HEADERS, LinkReport};
+use super::{EmulatorHealth, EmulatorReport, IP_UDP_HEADERS, LinkReport};
 use crate::clock::Clock;
 use crate::link::{Delivery, LinkModel, stream_seed};
 use crate::world::{LinkId, World};
@@ -87,7 +87,7 @@ struct State {
     due: BinaryHeap<Reverse<Due>>,
     next_order: u64,
     under_way: usize,
-    report: EmulatorReport,
+    health: EmulatorHealth,
     /// Microseconds.
     lateness: Histogram<u64>,
 }
@@ -110,7 +110,7 @@ impl Exchange {
             due: BinaryHeap::new(),
             next_order: 0,
             under_way: 0,
-            report: EmulatorReport::default(),
+            health: EmulatorHealth::default(),
             lateness: micros_histogram(),
         };
         let (state, changed, stopping) =
@@ -153,11 +153,11 @@ impl Exchange {
         });
         let late = &state.lateness;
         let lateness = [late.value_at_quantile(0.5), late.value_at_quantile(0.99), late.max()];
-        EmulatorReport {
-            links: links.collect(),
+        let health = EmulatorHealth {
             lateness: lateness.map(Duration::from_micros),
-            ..state.report.clone()
-        }
+            ..state.health.clone()
+        };
+        EmulatorReport { links: links.collect(), health }
     }
 
     pub(super) fn stop(&self) {
@@ -183,7 +183,7 @@ impl Exchange {
         let mut state = self.lock();
         let Some((model, exit)) = self.way(&mut state, source, entrance) else { return };
         if state.under_way > MAX_UNDER_WAY {
-            state.report.overflow += 1;
+            state.health.overflow += 1;
             return;
         }
         let fate = state.models[model].offer(packet.len() + IP_UDP_HEADERS, now);
@@ -209,11 +209,11 @@ impl Exchange {
             }
             &Entrance::Relay { pop } => {
                 let Some(&from) = state.relay_at.get(&source) else {
-                    state.report.strays += 1;
+                    state.health.strays += 1;
                     return None;
                 };
                 let Some(&model) = self.link_of.get(&(from, pop)) else {
-                    state.report.no_link += 1;
+                    state.health.no_link += 1;
                     return None;
                 };
                 Some((model, Exit::Relay { pop, from }))
@@ -282,7 +282,7 @@ impl State {
                 Exit::Direct { target, .. } => batch.push((due, target)),
                 Exit::Relay { pop, .. } => match self.relays[pop] {
                     Some(target) => batch.push((due, target)),
-                    None => self.report.to_the_dead += 1,
+                    None => self.health.to_the_dead += 1,
                 },
             }
         }

@@ -10,7 +10,7 @@
 //! One thread per socket receives and asks the model; one thread sends what is due. Threads that
 //! block are used because timers of an event loop count whole milliseconds; a condition variable
 //! with a timeout is some 60 us late. How late packets left is measured and reported
-//! ([`EmulatorReport::lateness`]).
+//! ([`EmulatorHealth::lateness`]).
 
 mod exchange;
 
@@ -61,6 +61,13 @@ pub struct LinkReport {
 pub struct EmulatorReport {
     /// Every direction of every link.
     pub links: Vec<LinkReport>,
+    /// Whether to trust that.
+    pub health: EmulatorHealth,
+}
+
+/// What the emulator saw that no link accounts for, and how late it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmulatorHealth {
     /// Packets of the overlay between PoPs that have no link.
     pub no_link: u64,
     /// Packets from sockets that are no relay's.

@@ -85,8 +85,8 @@ fn strangers_missing_links_and_dead_relays_are_counted() {
     bench.emulator.attach(&id("b"), None);
     bench.a.send_to(b"too late", bench.advertised("b")).unwrap();
     assert!(silent(&bench.b));
-    let report = bench.emulator.report();
-    assert_eq!((report.strays, report.no_link, report.to_the_dead), (1, 1, 1));
+    let health = bench.emulator.report().health;
+    assert_eq!((health.strays, health.no_link, health.to_the_dead), (1, 1, 1));
 }
 
 #[test]

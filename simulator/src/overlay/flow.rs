@@ -5,6 +5,8 @@ use std::time::Duration;
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{Class, PolicyId, Redundancy, Timestamp};
 
+use crate::traffic::{Departures, FlowReport, Meter};
+
 /// A stream of equal packets from a tunnel at one relay to a service at another.
 #[derive(Clone, Debug)]
 pub struct FlowSpec {
@@ -30,6 +32,18 @@ pub struct FlowSpec {
     pub start: Duration,
     /// When no more are sent.
     pub stop: Duration,
+    /// What is kept of it.
+    pub watch: Watch,
+}
+
+/// What is kept of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// Every packet, with the paths by which it came: a [`FlowRecord`].
+    #[default]
+    Packets,
+    /// The figures of a [`FlowReport`], for long runs of many flows.
+    Figures,
 }
 
 impl FlowSpec {
@@ -47,6 +61,7 @@ impl FlowSpec {
             echo: false,
             start: Duration::ZERO,
             stop: Duration::MAX,
+            watch: Watch::Packets,
         }
     }
 
@@ -128,5 +143,34 @@ pub(super) struct Flow {
     pub(super) spec: FlowSpec,
     pub(super) from: usize,
     pub(super) to: usize,
+    pub(super) departures: Departures,
     pub(super) record: FlowRecord,
+    /// Of a flow of which only the figures are kept, once it sends.
+    pub(super) meter: Option<Meter>,
+}
+
+impl Flow {
+    pub(super) fn new(spec: FlowSpec, from: usize, to: usize) -> Self {
+        let departures = Departures::new(spec.interval);
+        Self { spec, from, to, departures, record: FlowRecord::default(), meter: None }
+    }
+
+    /// A packet leaves: its number, and when the next one is due.
+    pub(super) fn next(&mut self, now: Timestamp) -> (u64, Timestamp) {
+        if self.spec.watch == Watch::Packets {
+            self.record.sent.push(now);
+        }
+        self.departures.next(now)
+    }
+
+    pub(super) fn report(&self) -> Option<FlowReport> {
+        Some(self.departures.report(self.meter.as_ref()?))
+    }
+
+    /// How many packets it will consist of.
+    pub(super) fn packets(&self) -> u64 {
+        let span = self.spec.stop.saturating_sub(self.spec.start).as_nanos();
+        let interval = self.spec.interval.as_nanos().max(1);
+        u64::try_from(span.div_ceil(interval)).unwrap_or(u64::MAX)
+    }
 }

@@ -78,6 +78,8 @@ pub(super) struct Host {
     /// Wake-ups in a row that came at the same instant.
     pub(super) spins: u32,
     pub(super) work: Work,
+    /// Life, computations of routes and tunnels when routes of flows were noted last.
+    pub(super) noted: (u32, Option<u64>, usize),
     /// It has said goodbye and takes nothing in any more.
     pub(super) ending: bool,
     /// Why the relay stopped by itself.
@@ -97,6 +99,7 @@ impl Host {
             woken_at: Timestamp::ZERO,
             spins: 0,
             work: Work::default(),
+            noted: (0, None, 0),
             ending: false,
             stopped: None,
         }

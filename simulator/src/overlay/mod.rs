@@ -24,7 +24,7 @@ use tradewind_relay::node::edge::{Target, TunnelId, TunnelSpec};
 use tradewind_relay::node::{News, Node};
 
 pub use clock::{ClockError, SkewedClock};
-pub use flow::{Delivery, FlowNumber, FlowRecord, FlowSpec};
+pub use flow::{Delivery, FlowNumber, FlowRecord, FlowSpec, Watch};
 pub use host::{RelaySpec, Work};
 pub use line::Carried;
 pub use trust::PlainTrust;
@@ -34,7 +34,7 @@ use host::Host;
 use line::{Line, Segment, Side};
 
 use crate::link::{Delivery as Arrival, LinkCounters, LinkModel, LinkSpec, stream_seed};
-use crate::traffic::Stamp;
+use crate::traffic::{FlowReport, Meter, Stamp};
 
 /// True time when a simulation begins: late enough for clocks that are hours behind.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -184,6 +184,18 @@ impl Overlay {
     ///
     /// If a place does not exist, or the packets are too small to be told apart.
     pub fn flow(&mut self, spec: FlowSpec) -> FlowNumber {
+        let times = (spec.start, spec.stop);
+        let number = self.tunnel(spec);
+        self.send(number, times.0, times.1);
+        number
+    }
+
+    /// A tunnel for a flow between two places, without packets so far.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::flow`].
+    pub fn tunnel(&mut self, spec: FlowSpec) -> FlowNumber {
         assert!(spec.size >= 24, "a packet needs 24 bytes to be told from others");
         let (from, to) = (self.number(&spec.from), self.number(&spec.to));
         let number = FlowNumber(self.flows.len());
@@ -201,10 +213,40 @@ impl Overlay {
             self.hosts[from].configure(now);
             self.flush(from);
         }
-        let first = (START + spec.start).max(now);
-        self.events.schedule(first, Event::Packet(number));
-        self.flows.push(Flow { spec, from, to, record: FlowRecord::default() });
+        self.flows.push(Flow::new(spec, from, to));
         number
+    }
+
+    /// Sends packets of a flow that has sent none yet, from `start` to `stop` after [`START`].
+    pub fn send(&mut self, number: FlowNumber, start: Duration, stop: Duration) {
+        let flow = &mut self.flows[number.0];
+        (flow.spec.start, flow.spec.stop) = (start, stop);
+        if flow.spec.watch == Watch::Figures {
+            let meter = Meter::new(stream_of(number), flow.packets(), flow.spec.deadline);
+            flow.meter = Some(meter);
+        }
+        self.events.schedule((START + start).max(self.now), Event::Packet(number));
+    }
+
+    /// Sends no more packets of a flow.
+    pub fn stop(&mut self, number: FlowNumber) {
+        let spec = &mut self.flows[number.0].spec;
+        spec.stop = spec.stop.min(self.now.since(START));
+    }
+
+    /// How many packets of a flow were sent so far.
+    pub fn sent(&self, flow: FlowNumber) -> u64 {
+        self.flows[flow.0].departures.sent()
+    }
+
+    /// The figures of a flow so far; `None` if more is kept of it than these.
+    pub fn report(&self, flow: FlowNumber) -> Option<FlowReport> {
+        self.flows[flow.0].report()
+    }
+
+    /// How many of its packets came out in time so far; `None` as [`Self::report`].
+    pub fn in_time(&self, flow: FlowNumber) -> Option<u64> {
+        self.flows[flow.0].meter.as_ref().map(Meter::in_time)
     }
 
     /// What became of a flow so far.
@@ -294,17 +336,16 @@ impl Overlay {
 
     fn send_packet(&mut self, number: FlowNumber) {
         let now = self.now;
-        let Flow { spec, from, record, .. } = &mut self.flows[number.0];
-        if now >= START + spec.stop {
+        let flow = &mut self.flows[number.0];
+        if now >= START + flow.spec.stop {
             return;
         }
-        self.events.schedule(now + spec.interval, Event::Packet(number));
-        let stamp =
-            Stamp { stream: stream_of(number), number: record.sent.len() as u64, sent_at: now };
-        record.sent.push(now);
-        let mut payload = vec![0; spec.size];
+        let (packet, next) = flow.next(now);
+        self.events.schedule(next, Event::Packet(number));
+        let stamp = Stamp { stream: stream_of(number), number: packet, sent_at: now };
+        let mut payload = vec![0; flow.spec.size];
         stamp.write(&mut payload);
-        let (from, tunnel) = (*from, tunnel_of(number));
+        let (from, tunnel) = (flow.from, tunnel_of(number));
         self.with_node(from, |node, now| {
             node.handle_tunnel(tunnel, 0, source_of(number), payload.into(), now);
         });

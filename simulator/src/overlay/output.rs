@@ -6,7 +6,7 @@ use tradewind_proto::units::{FlowId, Timestamp};
 use tradewind_relay::node::edge::{FlowEnd, TunnelId};
 use tradewind_relay::node::{Node, Output};
 
-use super::flow::{Delivery, FlowNumber};
+use super::flow::{Delivery, FlowNumber, Watch};
 use super::trust::PlainTrust;
 use super::{Overlay, stream_of, tunnel_of};
 use crate::traffic::Stamp;
@@ -75,9 +75,13 @@ impl Overlay {
         let Some(flow) = self.flows.get(stamp.stream as usize) else { return };
         assert_eq!(flow.to, number, "a packet came out at the wrong place");
         let echo = flow.spec.echo;
-        let paths = self.paths_now(number, |info| info.end == FlowEnd::Egress && info.id == id);
-        let delivery = self.delivery(stamp, paths);
-        self.flows[stamp.stream as usize].record.delivered.push(delivery);
+        if flow.spec.watch == Watch::Packets {
+            let paths = self.paths_now(number, |info| info.end == FlowEnd::Egress && info.id == id);
+            let delivery = self.delivery(stamp, paths);
+            self.flows[stamp.stream as usize].record.delivered.push(delivery);
+        } else if let Some(meter) = &mut self.flows[stamp.stream as usize].meter {
+            meter.record(&payload, self.now);
+        }
         if echo {
             let now = self.hosts[number].clock.shown_at(self.now);
             if let Some(node) = &mut self.hosts[number].node {
@@ -121,6 +125,12 @@ impl Overlay {
 
     /// Notes where the routes of flows that enter here have changed.
     fn note_routes(&mut self, number: usize) {
+        let host = &mut self.hosts[number];
+        let computed = host.node.as_ref().map(|node| node.control().counters().computations);
+        let noted = (host.life, computed, host.tunnels.len());
+        if std::mem::replace(&mut host.noted, noted) == noted {
+            return;
+        }
         let hosts = &self.hosts;
         let Some(node) = &hosts[number].node else { return };
         for flow in self.flows.iter_mut().filter(|flow| flow.from == number) {

@@ -27,6 +27,42 @@ pub struct Meter {
     longest_gap: Duration,
 }
 
+/// The packets of a stream as they leave, at an even pace.
+#[derive(Clone, Debug)]
+pub struct Departures {
+    interval: Duration,
+    sent: u64,
+    first_and_last: Option<(Timestamp, Timestamp)>,
+}
+
+impl Departures {
+    /// None has left yet.
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, sent: 0, first_and_last: None }
+    }
+
+    /// A packet leaves: its number, and when the next one is due.
+    pub fn next(&mut self, now: Timestamp) -> (u64, Timestamp) {
+        let number = self.sent;
+        self.sent += 1;
+        let (first, _) = self.first_and_last.unwrap_or((now, now));
+        self.first_and_last = Some((first, now));
+        // Counted from the first, as intervals need not be whole microseconds.
+        let nanos = self.interval.as_nanos() * u128::from(self.sent);
+        (number, first + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    /// How many have left.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// What `meter` says of them.
+    pub fn report(&self, meter: &Meter) -> FlowReport {
+        meter.report(self.sent, self.first_and_last)
+    }
+}
+
 /// The figures of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FlowReport {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tradewind_proto::units::Timestamp;
 
-pub use meter::{FlowReport, Meter};
+pub use meter::{Departures, FlowReport, Meter};
 pub use packet::Stamp;
 
 use crate::clock::Clock;

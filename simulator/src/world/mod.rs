@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tradewind_proto::statement::{Policy, Rule};
 use tradewind_proto::units::{Class, PopId, Redundancy};
+use tradewind_proto::wire::WireError;
 
 use error::Fault;
 pub use error::WorldError;
@@ -156,6 +158,26 @@ pub struct PolicyRule {
     /// No PoP of these providers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny_providers: Vec<Label>,
+}
+
+impl PolicyRule {
+    /// The rule as relays state it.
+    ///
+    /// # Errors
+    ///
+    /// A name or lists longer than statements have room for.
+    pub fn policy(&self) -> Result<Policy, WireError> {
+        let texts = |labels: &[Label]| labels.iter().map(|label| label.0.clone()).collect();
+        let rule = Rule {
+            allow_regions: texts(&self.allow_regions),
+            deny_regions: texts(&self.deny_regions),
+            allow_countries: texts(&self.allow_countries),
+            deny_countries: texts(&self.deny_countries),
+            deny_pops: self.deny_pops.clone(),
+            deny_providers: texts(&self.deny_providers),
+        };
+        Policy::new(self.name.clone(), rule)
+    }
 }
 
 /// Something that happens to the world.

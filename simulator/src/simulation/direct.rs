@@ -1,0 +1,117 @@
+//! The same traffic over the direct links between its ends, without an overlay.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::emulator::IP_UDP_HEADERS;
+use crate::link::{LinkModel, stream_seed};
+use crate::overlay::START;
+use crate::traffic::{Departures, FlowReport, Meter, Stamp};
+use crate::virtual_net::Events;
+use crate::world::{Happening, LinkId, Traffic, World};
+
+/// What happens next.
+enum Next<'a> {
+    Event(&'a Happening),
+    Send(usize),
+    Arrive(usize, Stamp, Option<u32>),
+}
+
+struct Flow<'a> {
+    traffic: &'a Traffic,
+    link: LinkId,
+    meter: Meter,
+    departures: Departures,
+    buffer: Vec<u8>,
+}
+
+/// What arrives of each flow of `world` over its direct link until `lasted` after traffic began;
+/// `None` for flows whose ends have no link. Links are twins of the overlay's, with the same seeds,
+/// not slowed by its traffic; flows over the same link share its capacity.
+pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
+    let mut links: BTreeMap<LinkId, LinkModel> = BTreeMap::new();
+    let mut flows: Vec<Flow<'_>> = Vec::new();
+    let mut events = Events::default();
+    for event in &world.events {
+        events.schedule(START + event.at, Next::Event(&event.what));
+    }
+    for (at, traffic) in world.traffic.iter().enumerate() {
+        let link = (traffic.from.clone(), traffic.to.clone());
+        if let Some(spec) = world.links.get(&link) {
+            let seed = stream_seed(world.seed, &format!("{}>{}", link.0, link.1));
+            let model = || LinkModel::new(spec.clone(), seed);
+            links.entry(link.clone()).or_insert_with(model);
+            events.schedule(START + traffic.start, Next::Send(at));
+        }
+        flows.push(Flow {
+            traffic,
+            link,
+            meter: Meter::new(stream(at), traffic.packets(), traffic.deadline),
+            departures: Departures::new(traffic.interval),
+            buffer: vec![0; traffic.size],
+        });
+    }
+    while let Some((now, next)) = events.pop() {
+        match next {
+            Next::Event(what) if now < START + lasted => perform(world, &mut links, what),
+            Next::Event(_) => {}
+            Next::Send(at) => {
+                let flow = &mut flows[at];
+                if now >= START + lasted.min(flow.traffic.stop) {
+                    continue;
+                }
+                let (number, next) = flow.departures.next(now);
+                events.schedule(next, Next::Send(at));
+                let stamp = Stamp { stream: stream(at), number, sent_at: now };
+                let bytes = flow.traffic.size + IP_UDP_HEADERS;
+                let fate = links.get_mut(&flow.link).map(|link| link.offer(bytes, now));
+                for arrival in fate.iter().flat_map(|fate| fate.deliveries()) {
+                    events.schedule(arrival.at, Next::Arrive(at, stamp, arrival.flipped));
+                }
+            }
+            Next::Arrive(at, stamp, flipped) => {
+                let flow = &mut flows[at];
+                stamp.write(&mut flow.buffer);
+                if let Some(bit) = flipped {
+                    let bit = bit as usize % (flow.buffer.len() * 8);
+                    flow.buffer[bit / 8] ^= 1 << (bit % 8);
+                }
+                flow.meter.record(&flow.buffer, now);
+            }
+        }
+    }
+    let report = |flow: Flow<'_>| {
+        links.contains_key(&flow.link).then(|| flow.departures.report(&flow.meter))
+    };
+    flows.into_iter().map(report).collect()
+}
+
+/// Relays mean nothing here.
+fn perform(world: &World, links: &mut BTreeMap<LinkId, LinkModel>, what: &Happening) {
+    match what {
+        Happening::Kill(_) | Happening::KillRelayOf(_) | Happening::Restart(_) => {}
+        Happening::Cut(cut) => {
+            for link in cut {
+                links.entry(link.clone()).and_modify(|model| model.set_up(false));
+            }
+        }
+        Happening::Restore(restored) => {
+            for link in restored {
+                let restore = |model: &mut LinkModel| {
+                    model.set(world.links[link].clone());
+                    model.set_up(true);
+                };
+                links.entry(link.clone()).and_modify(restore);
+            }
+        }
+        Happening::Degrade(degraded) => {
+            for (link, spec) in degraded {
+                links.entry(link.clone()).and_modify(|model| model.set(spec.clone()));
+            }
+        }
+    }
+}
+
+fn stream(flow: usize) -> u32 {
+    u32::try_from(flow).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,144 @@
+use super::*;
+
+struct Silent;
+
+impl Progress for Silent {
+    fn note(&mut self, _: &str) {}
+
+    fn tick(&mut self, _: &Tick<'_>) {}
+}
+
+const WORLD: &str = r#"
+[run]
+duration = "4s"
+warmup = "1s"
+[[pop]]
+id = "a"
+region = "EU"
+[[pop]]
+id = "b"
+region = "EU"
+[[pop]]
+id = "x"
+region = "US"
+[[pop]]
+id = "y"
+region = "EU"
+[[link]]
+between = ["a", "b"]
+delay = "80ms"
+loss = "10%"
+[[link]]
+between = ["a", "x"]
+delay = "10ms"
+[[link]]
+between = ["x", "b"]
+delay = "10ms"
+[[link]]
+between = ["a", "y"]
+delay = "15ms"
+[[link]]
+between = ["y", "b"]
+delay = "15ms"
+[[policy]]
+name = "eu-only"
+allow_regions = ["EU"]
+[[traffic]]
+name = "media"
+from = "a"
+to = "b"
+pps = 250
+size = 400
+[[traffic]]
+name = "bound"
+from = "a"
+to = "b"
+pps = 50
+size = 160
+policy = "eu-only"
+start = "1s"
+[[event]]
+at = "2s"
+kill_relay_of = "media"
+"#;
+
+fn outcome(text: &str, seed: u64) -> Outcome {
+    let world = World { seed, ..World::parse("test", text).unwrap() };
+    run(&world, &mut Silent).unwrap()
+}
+
+fn path(route: &RouteAt) -> Vec<&str> {
+    route.path.iter().flatten().map(PopId::as_str).collect()
+}
+
+#[test]
+fn a_world_runs_from_start_to_result() {
+    let outcome = outcome(WORLD, 1);
+    let [media, bound] = &outcome.flows[..] else { panic!("{outcome:?}") };
+    assert_eq!(media.overlay.sent, 1000);
+    assert_eq!(bound.overlay.sent, 150);
+    assert_eq!((bound.overlay.in_time, bound.overlay.damaged), (150, 0));
+    assert!(media.overlay.in_time > 985, "{:?}", media.overlay);
+    assert!(media.overlay.longest_gap_ms < 150.0, "{:?}", media.overlay);
+    let direct = media.direct.as_ref().expect("there is a direct link");
+    assert_eq!(direct.sent, 1000);
+    assert!((0.85..0.95).contains(&direct.in_time_share), "{direct:?}");
+    assert_eq!(direct.delay_median_ms.map(f64::round), Some(80.0));
+    assert!(outcome.overlay_is_better());
+    // The best way at first; the relay on it dies. The other flow may not use it at all.
+    assert_eq!(path(&media.routes[0]), ["a", "x", "b"]);
+    assert_eq!(media.routes[0].at, Duration::ZERO);
+    assert_eq!(path(media.routes.last().unwrap()), ["a", "y", "b"]);
+    assert!(bound.routes.iter().all(|route| path(route) == ["a", "y", "b"]), "{:?}", bound.routes);
+    let two_seconds = Duration::from_secs(2);
+    assert_eq!(outcome.happened, [(two_seconds, "relay x killed, it carried \"media\"".into())]);
+    assert!((1.0..2.5).contains(&outcome.wire.per_crossing()), "{:?}", outcome.wire);
+    assert!(outcome.emulator.is_none() && outcome.links.len() == 10);
+}
+
+#[test]
+fn the_seed_decides_everything() {
+    let json = |seed| outcome(WORLD, seed).to_json().to_string();
+    assert_eq!(json(1), json(1));
+    assert_ne!(json(1), json(2));
+}
+
+#[test]
+fn links_that_change_change_for_the_direct_way_too() {
+    let cut = "\n[[event]]\nat = \"1s\"\ncut = [\"a\", \"b\"]\n\
+               [[event]]\nat = \"3s\"\nrestore = [\"a\", \"b\"]\n";
+    let before = outcome(WORLD, 1).flows.remove(0).direct.unwrap();
+    let after = outcome(&format!("{WORLD}{cut}"), 1).flows.remove(0).direct.unwrap();
+    assert!((before.delivered / 2).abs_diff(after.delivered) < 60, "{before:?} {after:?}");
+    assert!(after.longest_gap_ms > 1_900.0);
+}
+
+#[test]
+fn a_flow_that_gets_no_route_is_named() {
+    let text = WORLD.replace("allow_regions = [\"EU\"]", "allow_regions = [\"ASIA\"]");
+    let world = World::parse("test", &text).unwrap();
+    let error = run(&world, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("no route for traffic \"bound\""), "{error}");
+}
+
+#[test]
+fn an_interrupted_run_says_how_far_it_came() {
+    struct Impatient(Duration);
+    impl Progress for Impatient {
+        fn note(&mut self, _: &str) {}
+
+        fn tick(&mut self, state: &Tick<'_>) {
+            self.0 = state.elapsed;
+        }
+
+        fn interrupted(&self) -> bool {
+            self.0 >= Duration::from_secs(1)
+        }
+    }
+    let world = World::parse("test", WORLD).unwrap();
+    let outcome = run(&world, &mut Impatient(Duration::ZERO)).unwrap();
+    assert!(outcome.interrupted());
+    assert_eq!(outcome.lasted, Duration::from_millis(1250));
+    let (overlay, direct) = (&outcome.flows[0].overlay, outcome.flows[0].direct.as_ref());
+    assert_eq!((overlay.sent, direct.map(|direct| direct.sent)), (313, Some(313)));
+}
