@@ -106,7 +106,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Emulate { world, real_time } => {
             let outcome = emulate(World::load(&world)?, &real_time)?;
             print(&outcome, &real_time.options, true)?;
-            Ok(!outcome.interrupted())
+            Ok(holds(&outcome))
         }
         Command::Run { world, options } => {
             let world = seeded(World::load(&world)?, &options);
@@ -115,7 +115,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             terminal.finish();
             let outcome = outcome?;
             print(&outcome, &options, true)?;
-            Ok(!outcome.interrupted())
+            Ok(holds(&outcome))
         }
         Command::Demo { real_time } => {
             let outcome = emulate(demo::world()?, &real_time)?;
@@ -123,6 +123,15 @@ fn run(command: Command) -> anyhow::Result<bool> {
             Ok(outcome.overlay_is_better() && !outcome.interrupted())
         }
     }
+}
+
+/// Whether the run came to its end and what the world asserts is so; else says what is not.
+fn holds(outcome: &Outcome) -> bool {
+    let broken = outcome.broken();
+    for figure in &broken {
+        eprintln!("not as asserted: {figure}");
+    }
+    broken.is_empty() && !outcome.interrupted()
 }
 
 fn seeded(world: World, options: &Options) -> World {

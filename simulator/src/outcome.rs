@@ -8,7 +8,7 @@ use tradewind_proto::units::PopId;
 
 use crate::emulator::{EmulatorHealth, IP_UDP_HEADERS, LinkReport};
 use crate::traffic::FlowReport;
-use crate::world::Traffic;
+use crate::world::{Limits, Traffic};
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Outcome {
     pub happened: Vec<(Duration, String)>,
     /// What the overlay sent.
     pub wire: WireUse,
+    /// The most that [`WireUse::per_crossing`] may be.
+    pub wire_limit: Option<f64>,
     /// What every direction of every link did with the overlay's packets.
     pub links: Vec<LinkReport>,
     /// How well the emulator did, if links were emulated in real time.
@@ -105,6 +107,30 @@ impl FlowOutcome {
         })
     }
 
+    fn broken(&self) -> Vec<String> {
+        let (Limits { in_time, delay_median, delay_p99, longest_gap }, got) =
+            (self.traffic.limits, &self.overlay);
+        let share = in_time.filter(|least| got.in_time_share < *least).map(|least| {
+            let (got, least) = (in_time_percent(got), least * 100.0);
+            format!("{got} % in time, at least {least} % wanted")
+        });
+        let spans = [
+            ("median delay", got.delay_median_ms, delay_median),
+            ("99th percentile of delay", got.delay_p99_ms, delay_p99),
+            ("longest gap", Some(got.longest_gap_ms), longest_gap),
+        ];
+        let spans = spans.into_iter().filter_map(|(what, got, most)| {
+            let most = millis(most?);
+            match got {
+                Some(got) if got <= most => None,
+                Some(got) => Some(format!("{what} {got:.1} ms, at most {most} ms wanted")),
+                None => Some(format!("no {what}, as nothing arrived; at most {most} ms wanted")),
+            }
+        });
+        let figures = share.into_iter().chain(spans);
+        figures.map(|figure| format!("{}: {figure}", self.traffic.name)).collect()
+    }
+
     /// The first route of the run.
     pub fn route_before(&self) -> String {
         self.routes.first().map_or_else(|| "none".into(), RouteAt::path_text)
@@ -144,6 +170,16 @@ impl Outcome {
         let verdicts: Vec<bool> =
             self.flows.iter().filter_map(FlowOutcome::overlay_is_better).collect();
         !verdicts.is_empty() && verdicts.into_iter().all(|better| better)
+    }
+
+    /// The figures asked for that do not hold, a sentence each.
+    pub fn broken(&self) -> Vec<String> {
+        let flows = self.flows.iter().flat_map(FlowOutcome::broken);
+        let (got, limit) = (self.wire.per_crossing(), self.wire_limit);
+        let wire = limit.filter(|limit| got > *limit).map(|limit| {
+            format!("all flows: {got:.3} bytes on a link per payload byte, at most {limit} wanted")
+        });
+        flows.chain(wire).collect()
     }
 
     /// Whether the run was ended before its time.
@@ -236,6 +272,7 @@ impl Outcome {
             "duration_s": self.duration.as_secs_f64(),
             "lasted_s": self.lasted.as_secs_f64(),
             "overlay_better": self.overlay_is_better(),
+            "broken": self.broken(),
             "flows": self.flows.iter().map(flow_json).collect::<Vec<_>>(),
             "events": self.happened.iter().map(|(at, what)| json!({
                 "at_ms": millis(*at), "what": what,
@@ -392,6 +429,7 @@ mod tests {
             flows,
             happened: Vec::new(),
             wire,
+            wire_limit: Some(1.15),
             links: Vec::new(),
             emulator: None,
         }
@@ -417,6 +455,40 @@ mod tests {
         assert_eq!((outcome.wire.bytes, outcome.wire.payload), (300_000, 100_000));
         assert!((outcome.wire.per_payload_byte() - 3.0).abs() < 1e-9);
         assert!((outcome.wire.per_crossing() - 300.0 / 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn figures_that_were_asked_for_and_do_not_hold_are_told() {
+        let asked = |limits| {
+            let flow = flow((99, 20.0), None);
+            let traffic = Traffic { limits, ..flow.traffic };
+            outcome(vec![FlowOutcome { traffic, ..flow }]).broken()
+        };
+        let wire = "all flows: 1.200 bytes on a link per payload byte, at most 1.15 wanted";
+        assert_eq!(asked(Limits::default()), [wire]);
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let held = Limits {
+            in_time: Some(0.99),
+            delay_p99: ms(20),
+            longest_gap: ms(0),
+            ..Limits::default()
+        };
+        assert_eq!(asked(held), [wire]);
+        let broken = Limits {
+            in_time: Some(0.995),
+            delay_median: ms(10),
+            delay_p99: ms(19),
+            ..Limits::default()
+        };
+        assert_eq!(
+            asked(broken),
+            [
+                "traffic-1: 99.000 % in time, at least 99.5 % wanted",
+                "traffic-1: no median delay, as nothing arrived; at most 10 ms wanted",
+                "traffic-1: 99th percentile of delay 20.0 ms, at most 19 ms wanted",
+                wire,
+            ]
+        );
     }
 
     #[test]

@@ -213,6 +213,7 @@ impl Run<'_> {
             flows,
             happened: self.happened,
             wire,
+            wire_limit: self.world.wire_limit,
             links,
             emulator: None,
         }

@@ -9,10 +9,11 @@ use tradewind_proto::units::PopId;
 
 use super::error::{Fault, hint};
 use super::file::{
-    EventTable, LinkKeys, LinkName, LinkTable, PopTable, RunTable, TrafficTable, WorldFile,
+    AssertTable, EventTable, LimitsTable, LinkKeys, LinkName, LinkTable, PopTable, RunTable,
+    TrafficTable, WorldFile,
 };
 use super::quantity::{BitRate, Burst, Bytes, Share, Span};
-use super::{Event, Happening, LinkId, PolicyRule, Pop, Traffic, World};
+use super::{Event, Happening, Limits, LinkId, PolicyRule, Pop, Traffic, World};
 use crate::link::{Chain, LinkSpec, Loss, Rate};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(20);
@@ -32,7 +33,10 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
     let pops = check_pops(file.pop)?;
     let policies = check_policies(file.policy, &pops)?;
     let links = check_links(file.link, &pops)?;
-    let traffic = check_traffic(file.traffic, &pops, &policies, duration)?;
+    let AssertTable { in_time, delay_median, delay_p99, longest_gap, wire } = file.assert;
+    let all = LimitsTable { in_time, delay_median, delay_p99, longest_gap };
+    let wire_limit = wire.map(check_wire_limit).transpose()?;
+    let traffic = check_traffic(file.traffic, &pops, &policies, (duration, all))?;
     let events = check_events(file.event, &pops, &links, &traffic, duration)?;
     Ok(World {
         name: name.unwrap_or_else(|| "world".into()),
@@ -44,7 +48,26 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
         traffic,
         policies,
         events,
+        wire_limit,
     })
+}
+
+fn check_wire_limit(limit: Spanned<f64>) -> Checked<f64> {
+    let at = limit.span();
+    let limit = limit.into_inner();
+    let message = || format!("payload alone is 1 byte a payload byte: wire = {limit} never holds");
+    if limit > 1.0 { Ok(limit) } else { Err(Fault::new(at, message())) }
+}
+
+/// What is asked of one flow: its own figures, and those of all flows where it has none.
+fn limits(own: LimitsTable, all: LimitsTable) -> Limits {
+    let span = |own: Option<Span>, all: Option<Span>| own.or(all).map(|Span(span)| span);
+    Limits {
+        in_time: own.in_time.or(all.in_time).map(|Share(share)| share),
+        delay_median: span(own.delay_median, all.delay_median),
+        delay_p99: span(own.delay_p99, all.delay_p99),
+        longest_gap: span(own.longest_gap, all.longest_gap),
+    }
 }
 
 /// The PoPs, to look names up in.
@@ -212,12 +235,12 @@ fn check_traffic(
     tables: Vec<Spanned<TrafficTable>>,
     pops: &Pops,
     policies: &[PolicyRule],
-    duration: Duration,
+    whole: (Duration, LimitsTable),
 ) -> Checked<Vec<Traffic>> {
     let mut list: Vec<Traffic> = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
         let at = table.span();
-        let traffic = one_traffic(index, table.into_inner(), pops, policies, duration, &at)?;
+        let traffic = one_traffic(index, table.into_inner(), pops, policies, whole, &at)?;
         if list.iter().any(|other| other.name == traffic.name) {
             return Err(Fault::new(at, format!("a second [[traffic]] named \"{}\"", traffic.name)));
         }
@@ -231,7 +254,7 @@ fn one_traffic(
     table: TrafficTable,
     pops: &Pops,
     policies: &[PolicyRule],
-    duration: Duration,
+    (duration, asserted): (Duration, LimitsTable),
     at: &Range<usize>,
 ) -> Checked<Traffic> {
     let fault = |message: String| Fault::new(at.clone(), message);
@@ -278,6 +301,7 @@ fn one_traffic(
         redundancy: table.redundancy,
         start,
         stop,
+        limits: limits(table.assert, asserted),
     };
     if traffic.packets() > World::MAX_PACKETS {
         return Err(fault(format!("{} packets are too many for one flow", traffic.packets())));

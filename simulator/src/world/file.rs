@@ -23,6 +23,8 @@ pub(super) struct WorldFile {
     pub(super) policy: Vec<Spanned<PolicyRule>>,
     #[serde(default)]
     pub(super) event: Vec<Spanned<EventTable>>,
+    #[serde(default)]
+    pub(super) assert: AssertTable,
 }
 
 /// `[run]`
@@ -186,4 +188,27 @@ pub(super) struct TrafficTable {
     pub(super) redundancy: Redundancy,
     pub(super) start: Option<Span>,
     pub(super) stop: Option<Span>,
+    #[serde(default)]
+    pub(super) assert: LimitsTable,
+}
+
+/// `[assert]`: for every flow, and for all together.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AssertTable {
+    pub(super) in_time: Option<Share>,
+    pub(super) delay_median: Option<Span>,
+    pub(super) delay_p99: Option<Span>,
+    pub(super) longest_gap: Option<Span>,
+    pub(super) wire: Option<Spanned<f64>>,
+}
+
+/// `assert = {}` of a `[[traffic]]`.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsTable {
+    pub(super) in_time: Option<Share>,
+    pub(super) delay_median: Option<Span>,
+    pub(super) delay_p99: Option<Span>,
+    pub(super) longest_gap: Option<Span>,
 }

@@ -47,6 +47,8 @@ pub struct World {
     pub policies: Vec<PolicyRule>,
     /// What happens, the earliest first.
     pub events: Vec<Event>,
+    /// The most bytes that all links may carry for each payload byte that crosses one.
+    pub wire_limit: Option<f64>,
 }
 
 /// A place with a relay.
@@ -113,6 +115,21 @@ pub struct Traffic {
     pub start: Duration,
     /// When it ends.
     pub stop: Duration,
+    /// What the overlay must make of it.
+    pub limits: Limits,
+}
+
+/// Figures that must hold of a flow over the overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// The least share of packets that arrive in time, 0 to 1.
+    pub in_time: Option<f64>,
+    /// The most of the median delay.
+    pub delay_median: Option<Duration>,
+    /// The most of the 99th percentile of delay.
+    pub delay_p99: Option<Duration>,
+    /// The most time without a delivery in time.
+    pub longest_gap: Option<Duration>,
 }
 
 impl Traffic {

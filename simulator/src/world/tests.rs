@@ -104,6 +104,21 @@ fn events_are_in_order_and_degrading_changes_only_what_is_named() {
     assert!(matches!(&restore.what, Happening::Restore(links) if links.len() == 2));
 }
 
+#[test]
+fn what_is_asserted_of_all_flows_holds_for_those_without_figures_of_their_own() {
+    let own = "size = 1200\nassert = { in_time = \"99%\", delay_p99 = \"90ms\" }\n[[traffic]]";
+    let text = GOOD.replace("size = 1200\n[[traffic]]", own);
+    let world =
+        parsed(&format!("{text}\n[assert]\nin_time = 0.999\nlongest_gap = \"1s\"\nwire = 1.3"));
+    let [media, audio] = &world.traffic[..] else { panic!() };
+    let second = Some(Duration::from_secs(1));
+    let common = Limits { in_time: Some(0.999), longest_gap: second, ..Limits::default() };
+    assert_eq!(audio.limits, common);
+    let delay_p99 = Some(Duration::from_millis(90));
+    assert_eq!(media.limits, Limits { in_time: Some(0.99), delay_p99, ..common });
+    assert_eq!(world.wire_limit, Some(1.3));
+}
+
 /// The good world with one thing wrong: what is replaced, by what, and the error.
 const BROKEN: &[(&str, &str, &str)] = &[
     (
@@ -111,6 +126,12 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "loss = \"75%\"\nburst = 2",
         "a loss of 0.75 in runs of 2 packets is impossible",
     ),
+    (
+        "redundancy = \"disjoint\"",
+        "assert = { in_tme = \"99%\" }",
+        "unknown key \"in_tme\"; did you mean \"in_time\"?",
+    ),
+    ("[[event]]\nat = \"6s\"", "[assert]\nwire = 0.9\n[[event]]\nat = \"6s\"", "never holds"),
     (
         "delay = \"75ms\"",
         "dealy = \"75ms\"",
