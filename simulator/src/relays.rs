@@ -134,3 +134,6 @@ impl Drop for RealRelay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
