@@ -37,7 +37,7 @@ use crate::api::Query;
 use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::node::control::SelfDescription;
-use crate::node::edge::{EdgeLimits, ServiceSpec, Target, TunnelId, TunnelSpec};
+use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelId, TunnelSpec};
 use crate::node::neighbour::ConnId;
 use crate::node::{Mesh, News, Node, NodeConfig, Output};
 

@@ -181,14 +181,7 @@ impl Running {
         while let Some(output) = self.node.poll_output(now) {
             match output {
                 Output::Datagram(conn, datagram) => self.send(conn, datagram),
-                Output::Deliver { flow, service, port_offset, payload } => {
-                    self.deliver(flow, &service, port_offset, &payload);
-                }
-                Output::Answer { tunnel, port_offset, to, payload } => {
-                    if !self.tunnels.answer(tunnel, port_offset, to, &payload) {
-                        self.counters.local_refused += 1;
-                    }
-                }
+                Output::Local(output) => self.hand_out(output),
                 Output::Message(conn, message) => self.tell(conn, message),
                 Output::Close(conn, reason) => {
                     if let Some(line) = self.lines.remove(&conn) {
@@ -197,7 +190,6 @@ impl Running {
                     self.node.handle_closed(conn, &reason, now);
                 }
                 Output::Dial(address) => self.connector.dial(address),
-                Output::CloseEgress(flow) => self.egresses.close(flow),
                 Output::Pong(pong) => self.pings.handle_pong(&pong),
                 Output::News(news) => self.log(news),
                 Output::Stop(reason) => self.ending = Some((now, Some(reason))),
@@ -220,6 +212,20 @@ impl Running {
             self.lines.remove(&conn);
             self.counters.cut_off += 1;
             self.node.handle_closed(conn, reason, self.clock.now());
+        }
+    }
+
+    fn hand_out(&mut self, output: LocalOutput) {
+        match output {
+            LocalOutput::Deliver { flow, service, port_offset, payload } => {
+                self.deliver(flow, &service, port_offset, &payload);
+            }
+            LocalOutput::Answer { tunnel, port_offset, to, payload } => {
+                if !self.tunnels.answer(tunnel, port_offset, to, &payload) {
+                    self.counters.local_refused += 1;
+                }
+            }
+            LocalOutput::CloseEgress(flow) => self.egresses.close(flow),
         }
     }
 

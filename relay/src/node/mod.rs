@@ -341,15 +341,7 @@ impl<T: Trust> Node<T> {
             EdgeOutput::Send { header, payload } => self.dispatch(header, payload, now),
             EdgeOutput::WantPolicy(policy) => self.control.want_policy(policy, now),
             EdgeOutput::WantPair(policy, to) => self.control.want_pair(policy, to, now),
-            EdgeOutput::Deliver { flow, service, port_offset, payload } => {
-                self.outputs.push_back(Output::Deliver { flow, service, port_offset, payload });
-            }
-            EdgeOutput::Answer { tunnel, port_offset, to, payload } => {
-                self.outputs.push_back(Output::Answer { tunnel, port_offset, to, payload });
-            }
-            EdgeOutput::CloseEgress { flow } => {
-                self.outputs.push_back(Output::CloseEgress(flow));
-            }
+            EdgeOutput::Local(output) => self.outputs.push_back(Output::Local(output)),
         }
     }
 

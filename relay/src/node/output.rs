@@ -1,14 +1,12 @@
 //! What a node wants done, and what it has to tell.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use tradewind_proto::control::Message;
 use tradewind_proto::link::Liveness;
-use tradewind_proto::units::{FlowId, PopId, ServiceName};
+use tradewind_proto::units::PopId;
 
 use super::echo::Pong;
-use super::edge::TunnelId;
+use super::edge::LocalOutput;
 use super::neighbour::{ConnId, Refusal};
 
 /// What the node wants done.
@@ -22,30 +20,8 @@ pub enum Output {
     Close(ConnId, String),
     /// Try to connect to an address; answer with `handle_connected` or `handle_dial_failed`.
     Dial(String),
-    /// Hand a payload to a service from the flow's own socket.
-    Deliver {
-        /// The flow.
-        flow: FlowId,
-        /// The service.
-        service: ServiceName,
-        /// Which of its ports.
-        port_offset: u16,
-        /// What to send.
-        payload: Bytes,
-    },
-    /// Hand a payload back to a local program from the tunnel's socket.
-    Answer {
-        /// The tunnel.
-        tunnel: TunnelId,
-        /// Which of its ports.
-        port_offset: u16,
-        /// The program's address.
-        to: SocketAddr,
-        /// What to send.
-        payload: Bytes,
-    },
-    /// The flow ended: close its socket.
-    CloseEgress(FlowId),
+    /// Do this with a local socket.
+    Local(LocalOutput),
     /// A ping came back.
     Pong(Pong),
     /// Something that the operator should read in the log.

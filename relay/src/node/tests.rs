@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tradewind_proto::statement::ServiceStatement;
 use tradewind_proto::units::{Class, Redundancy, ServiceName};
 
-use super::edge::{DropReason, FlowWarning, Target};
+use super::edge::{DropReason, FlowWarning, LocalOutput, Target};
 use super::*;
 use crate::identity::{Identity, Issuer};
 
@@ -171,7 +171,9 @@ impl Net {
     fn delivered(&mut self) -> (Vec<Bytes>, Option<FlowId>) {
         let mut last = None;
         let payloads = std::mem::take(&mut self.done).into_iter().filter_map(|(_, output)| {
-            let Output::Deliver { flow, payload, .. } = output else { return None };
+            let Output::Local(LocalOutput::Deliver { flow, payload, .. }) = output else {
+                return None;
+            };
             last = Some(flow);
             Some(payload)
         });
@@ -180,7 +182,7 @@ impl Net {
 
     fn answers(&mut self) -> Vec<Bytes> {
         let answer = |(_, output)| match output {
-            Output::Answer { payload, .. } => Some(payload),
+            Output::Local(LocalOutput::Answer { payload, .. }) => Some(payload),
             _ => None,
         };
         std::mem::take(&mut self.done).into_iter().filter_map(answer).collect()

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{FlowId, Timestamp};
-use tradewind_relay::node::edge::{FlowEnd, TunnelId};
+use tradewind_relay::node::edge::{FlowEnd, LocalOutput, TunnelId};
 use tradewind_relay::node::{Node, Output};
 
 use super::flow::{Delivery, FlowNumber, Watch};
@@ -55,9 +55,13 @@ impl Overlay {
             Output::Message(conn, message) => self.send_message(conn, &message),
             Output::Close(conn, reason) => self.close(conn, &reason),
             Output::Dial(address) => self.dial(number, address, 0),
-            Output::Deliver { flow, payload, .. } => self.deliver(number, flow, payload),
-            Output::Answer { tunnel, payload, .. } => self.answer(number, tunnel, &payload),
-            Output::CloseEgress(_) | Output::Pong(_) => {}
+            Output::Local(LocalOutput::Deliver { flow, payload, .. }) => {
+                self.deliver(number, flow, payload);
+            }
+            Output::Local(LocalOutput::Answer { tunnel, payload, .. }) => {
+                self.answer(number, tunnel, &payload);
+            }
+            Output::Local(LocalOutput::CloseEgress(_)) | Output::Pong(_) => {}
             Output::News(news) => {
                 let host = self.hosts[number].spec.host.clone();
                 self.news.push((self.now, host, news));

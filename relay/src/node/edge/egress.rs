@@ -14,7 +14,7 @@ use super::info::{FlowEnd, FlowInfo, FlowState};
 use super::lane::{Incoming, Outgoing, Waiting};
 use super::outbox::{Outbox, SIGNAL_GAP};
 use super::routes::{Routes, Terms, Ways};
-use super::{EVICTABLE, EdgeLimits, EdgeOutput, FORGET_AFTER, ServiceSpec};
+use super::{EVICTABLE, EdgeLimits, EdgeOutput, FORGET_AFTER, LocalOutput, ServiceSpec};
 
 impl Member for FlowId {
     type Group = PopKey;
@@ -199,7 +199,7 @@ impl Egress {
         flow.incoming.restart(id, &mut self.waiting);
         self.idle.remove(flow.queued_at, id);
         out.counters.egress_closed += 1;
-        out.push(EdgeOutput::CloseEgress { flow: id });
+        out.push(EdgeOutput::Local(LocalOutput::CloseEgress(id)));
     }
 
     /// Ends the flow that was silent longest, of one ingress or of all, if that is long enough.
@@ -235,7 +235,7 @@ impl Egress {
         let Some(payload) = received else { return };
         let bytes = payload.len() as u64;
         let (service, port_offset) = (flow.service.clone(), flow.port_offset);
-        match out.hand_out(EdgeOutput::Deliver { flow: id, service, port_offset, payload }) {
+        match out.hand_out(LocalOutput::Deliver { flow: id, service, port_offset, payload }) {
             Ok(()) => {
                 out.counters.service_tx += 1;
                 out.counters.service_tx_bytes += bytes;

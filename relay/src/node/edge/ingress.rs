@@ -15,7 +15,7 @@ use super::info::{FlowEnd, FlowInfo, FlowState};
 use super::lane::{Incoming, Outgoing, Waiting};
 use super::outbox::Outbox;
 use super::routes::{Routes, Terms, Ways};
-use super::{EVICTABLE, EdgeLimits, EdgeOutput, TunnelId, TunnelSpec};
+use super::{EVICTABLE, EdgeLimits, LocalOutput, TunnelId, TunnelSpec};
 
 /// A flow silent for this long may have been ended by its egress: what it sends next opens it
 /// again. Half of [`EVICTABLE`], as the last packet may have been lost on its way.
@@ -279,7 +279,7 @@ impl Ingress {
         let Some(payload) = received else { return };
         let bytes = payload.len() as u64;
         let Source { tunnel, port_offset, addr: to } = source;
-        match out.hand_out(EdgeOutput::Answer { tunnel, port_offset, to, payload }) {
+        match out.hand_out(LocalOutput::Answer { tunnel, port_offset, to, payload }) {
             Ok(()) => {
                 out.counters.tunnel_tx += 1;
                 out.counters.tunnel_tx_bytes += bytes;

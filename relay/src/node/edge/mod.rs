@@ -143,6 +143,18 @@ pub enum EdgeOutput {
         /// What follows the header.
         payload: Bytes,
     },
+    /// Do this with a local socket.
+    Local(LocalOutput),
+    /// Have routes under this policy computed. Repeated once a second while packets need them.
+    WantPolicy(PolicyId),
+    /// Have two ways to this relay that share no relay between computed, under this policy. Repeated
+    /// once a second while packets need them.
+    WantPair(PolicyId, PopKey),
+}
+
+/// What is to be done with the sockets of tunnels and services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalOutput {
     /// Hand this to the service's target, from the flow's own socket, opened with the first one.
     Deliver {
         /// Whose socket.
@@ -166,15 +178,7 @@ pub enum EdgeOutput {
         payload: Bytes,
     },
     /// Close this flow's socket.
-    CloseEgress {
-        /// The flow.
-        flow: FlowId,
-    },
-    /// Have routes under this policy computed. Repeated once a second while packets need them.
-    WantPolicy(PolicyId),
-    /// Have two ways to this relay that share no relay between computed, under this policy. Repeated
-    /// once a second while packets need them.
-    WantPair(PolicyId, PopKey),
+    CloseEgress(FlowId),
 }
 
 /// The flows of one relay.

@@ -12,7 +12,7 @@ use tradewind_proto::units::{Budget, FlowId, FlowSeq, PolicyId, PopKey, Timestam
 
 use super::counters::{DropReason, EdgeCounters};
 use super::routes::{Alone, Ways};
-use super::{EdgeLimits, EdgeOutput};
+use super::{EdgeLimits, EdgeOutput, LocalOutput};
 
 /// Bytes kept free in every packet, for the two hops that a detour may insert.
 const DETOUR_ROOM: usize = 2 * size_of::<PopKey>();
@@ -73,9 +73,9 @@ impl Outbox {
     }
 
     /// Queues a packet for a local socket.
-    pub(super) fn hand_out(&mut self, output: EdgeOutput) -> Result<(), DropReason> {
+    pub(super) fn hand_out(&mut self, output: LocalOutput) -> Result<(), DropReason> {
         self.room_for(1)?;
-        self.queue.push_back(output);
+        self.queue.push_back(EdgeOutput::Local(output));
         Ok(())
     }
 

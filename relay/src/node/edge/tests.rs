@@ -190,9 +190,13 @@ impl World {
                         self.wire.push_back((header, payload));
                         continue;
                     }
-                    EdgeOutput::Deliver { flow, payload, .. } => Out::Service(at, flow, payload),
-                    EdgeOutput::Answer { to, payload, .. } => Out::Client(at, to, payload),
-                    EdgeOutput::CloseEgress { flow } => Out::Closed(at, flow),
+                    EdgeOutput::Local(LocalOutput::Deliver { flow, payload, .. }) => {
+                        Out::Service(at, flow, payload)
+                    }
+                    EdgeOutput::Local(LocalOutput::Answer { to, payload, .. }) => {
+                        Out::Client(at, to, payload)
+                    }
+                    EdgeOutput::Local(LocalOutput::CloseEgress(flow)) => Out::Closed(at, flow),
                     EdgeOutput::WantPolicy(policy) => Out::Wanted(at, policy),
                     EdgeOutput::WantPair(_, to) => Out::PairWanted(at, to),
                 });
