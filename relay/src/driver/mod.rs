@@ -17,39 +17,28 @@ mod running;
 mod socket;
 pub mod transport;
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::warn;
 use tradewind_proto::control::Message;
-use tradewind_proto::link::Liveness;
-use tradewind_proto::statement::ServiceStatement;
-use tradewind_proto::units::{FlowId, PopId, ServiceName, Timestamp};
+use tradewind_proto::units::FlowId;
 
-use crate::api::Query;
 use crate::config::{self, Config};
 use crate::identity::Identity;
-use crate::node::control::SelfDescription;
-use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelId, TunnelSpec};
+use crate::node::edge::{EdgeLimits, TunnelId};
 use crate::node::neighbour::ConnId;
-use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
 pub use daemon::run;
 pub use transport as quic;
 
-use admin::Admin;
 use clock::Clock;
-use connection::{Connector, Established, Line};
-use refusals::Refusals;
-use socket::{Egresses, Tunnels, WANTED_BUFFER};
-use transport::{Quic, SMALLEST_MTU};
+use connection::Established;
+use socket::WANTED_BUFFER;
 
 /// The most events that wait for the loop; sockets are not read while it is full.
 const MAX_EVENTS: usize = 4096;

@@ -1,6 +1,37 @@
 //! The loop that drives a node.
 
-use super::*;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use tradewind_proto::control::Message;
+use tradewind_proto::link::Liveness;
+use tradewind_proto::statement::ServiceStatement;
+use tradewind_proto::units::{FlowId, PopId, ServiceName, Timestamp};
+
+use super::admin::Admin;
+use super::clock::Clock;
+use super::connection::{Connector, Line};
+use super::pings::Pings;
+use super::refusals::Refusals;
+use super::socket::{Egresses, Tunnels};
+use super::transport::{Quic, SMALLEST_MTU};
+use super::{
+    BATCH, Command, DriverCounters, Event, FAREWELL, MAX_EVENTS, Relay, bind_tunnels, route_mtu,
+};
+use crate::api::Query;
+use crate::config::{self, Config};
+use crate::identity::Identity;
+use crate::node::control::SelfDescription;
+use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelId, TunnelSpec};
+use crate::node::neighbour::ConnId;
+use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
 /// A relay at work.
 pub(super) struct Running {
@@ -20,7 +51,7 @@ pub(super) struct Running {
     queries: mpsc::Receiver<Query>,
     /// Ends with the relay.
     _admin: Admin,
-    pub(super) pings: pings::Pings,
+    pub(super) pings: Pings,
     refusals: Refusals,
     pub(super) counters: DriverCounters,
     /// Set when the relay should end: when, and why if by an error.
@@ -82,7 +113,7 @@ impl Running {
             inbox,
             queries,
             _admin: admin,
-            pings: pings::Pings::default(),
+            pings: Pings::default(),
             refusals: Refusals::default(),
             counters: DriverCounters::default(),
             ending: None,

@@ -1,6 +1,15 @@
 //! Connections come and go: whom the node dials, welcomes and refuses, and what is said on them.
 
-use super::*;
+use std::time::Duration;
+
+use tradewind_proto::control::{Hello, Message, VERSION};
+use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
+use tradewind_router::lsdb::Cursor;
+
+use super::control::Trust;
+use super::dial::PATIENCE;
+use super::neighbour::{Closed, ConnId, Connected, Neighbour, Refusal, Welcome};
+use super::{Mesh, News, Node, Output, mesh};
 
 impl<T: Trust> Node<T> {
     /// A connection was made and its two ends have proven who they are.

@@ -2,7 +2,15 @@
 //!
 //! Which way is right was decided by the ingress, and by the tables for detours; here it is followed.
 
-use super::*;
+use bytes::Bytes;
+use tradewind_proto::link::{Liveness, Outbound, Refused};
+use tradewind_proto::packet::{Header, PacketKind, Path};
+use tradewind_proto::units::{PopKey, Timestamp};
+
+use super::control::Trust;
+use super::echo::{self, Echo};
+use super::neighbour::{Line, Neighbour};
+use super::{Node, Output};
 
 /// Packets that this relay dropped between its links and its edge, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! A node against a scripted other end: what it does with connections, hellos and goodbyes.
 
+use tradewind_proto::control::{Hello, VERSION};
+
 use super::double::{Papers, START, at, colliding, id, key};
+use super::neighbour::{Connected, Refusal};
 use super::*;
 
 const US: u64 = START;

@@ -27,19 +27,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradewind_proto::control::{Hello, Message, VERSION};
-use tradewind_proto::link::{Inbound, LinkEvent, Liveness, Outbound, Refused};
-use tradewind_proto::packet::{Header, PacketKind, Path};
+use tradewind_proto::control::Message;
+use tradewind_proto::link::{Inbound, LinkEvent, Liveness};
+use tradewind_proto::packet::Path;
 use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::lsdb::Cursor;
 use tradewind_router::tables::Tables;
 
 use control::{Control, ControlOutput, MEASURE_INTERVAL, Measured, SelfDescription, Trust};
-use dial::{Dialler, PATIENCE};
-use echo::Echo;
+use dial::Dialler;
 use edge::{Edge, EdgeLimits, EdgeOutput, ServiceSpec, TunnelId, TunnelSpec};
 pub use forward::ForwardCounters;
-use neighbour::{Closed, ConnId, Connected, Line, Neighbour, Neighbours, Refusal, Welcome};
+use neighbour::{ConnId, Neighbour, Neighbours};
 pub use output::{News, Output};
 
 /// How often the mesh and the heat of links are looked at, beside when members come or go.

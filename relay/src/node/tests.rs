@@ -6,6 +6,7 @@ use tradewind_proto::statement::ServiceStatement;
 use tradewind_proto::units::{Class, Redundancy, ServiceName};
 
 use super::edge::{DropReason, FlowWarning, LocalOutput, Target};
+use super::neighbour::Connected;
 use super::*;
 use crate::identity::{Identity, Issuer};
 
