@@ -82,7 +82,8 @@ impl Overlay {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let directory = scratch().join(format!("tradewind-{pid}-{count}"));
+        let directory =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tradewind-{pid}-{count}"));
         fs::create_dir_all(&directory).unwrap();
         let (block, ports) = block_of_ports(pid.wrapping_add(count.wrapping_mul(7)));
         let agent = ureq::Agent::config_builder()
@@ -354,7 +355,7 @@ pub fn complaint(output: &Output) -> String {
 
 /// The command, without the settings of whoever runs the tests.
 fn tradewind(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind"));
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("TRADEWIND_") {
             command.env_remove(key);
@@ -362,19 +363,6 @@ fn tradewind(arguments: &[&str]) -> Command {
     }
     command.args(arguments).stdin(Stdio::null());
     command
-}
-
-/// The `tradewind` of the same build: cargo names it to tests, examples lie in a folder beside it.
-fn binary() -> PathBuf {
-    let beside_examples = || {
-        let own = std::env::current_exe().unwrap();
-        own.parent().and_then(Path::parent).unwrap().join("tradewind")
-    };
-    option_env!("CARGO_BIN_EXE_tradewind").map_or_else(beside_examples, PathBuf::from)
-}
-
-fn scratch() -> PathBuf {
-    option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
 /// A block of ports that no other process of these tests uses: whoever listens on a block's first

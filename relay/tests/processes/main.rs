@@ -7,6 +7,7 @@
 mod carrying;
 mod diamond;
 mod failing;
+mod failover;
 mod harness;
 mod operating;
 mod refusing;

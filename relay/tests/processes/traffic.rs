@@ -53,7 +53,6 @@ fn is_timeout(error: &std::io::Error) -> bool {
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// When.
-    #[allow(dead_code, reason = "examples/failover.rs measures by it")]
     pub at: Instant,
     /// From which of the egress's sockets.
     pub from: SocketAddr,

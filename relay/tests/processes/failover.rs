@@ -1,23 +1,12 @@
-//! How long packets stay out when the relay in the middle is killed: real processes on loopback.
+//! How long packets stay out when the relay in the middle is killed.
 //!
-//! `scripts/bench-failover` builds and runs it; its only argument is the number of runs.
-#![allow(clippy::disallowed_methods, reason = "real time is what it measures")]
+//! A measurement and no test: `scripts/bench-failover` runs it.
 
 use std::time::{Duration, Instant};
 
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/processes/diamond.rs"]
-mod diamond;
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/processes/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/processes/traffic.rs"]
-mod traffic;
-
-use diamond::{between, diamond};
-use harness::wait_for;
-use traffic::{Arrival, Echo, Stream};
+use crate::diamond::{between, diamond};
+use crate::harness::wait_for;
+use crate::traffic::{Arrival, Echo, Stream};
 
 /// 200 packets a second.
 const EVERY: Duration = Duration::from_millis(5);
@@ -34,12 +23,11 @@ struct Run {
     lost: usize,
 }
 
-fn main() {
-    let runs = std::env::args().nth(1).map_or(Ok(20), |text| text.parse());
-    let Ok(runs @ 1..=1_000) = runs else {
-        eprintln!("usage: failover [RUNS], 1 to 1000");
-        std::process::exit(2);
-    };
+#[test]
+#[ignore = "a measurement: scripts/bench-failover"]
+fn gaps_when_the_relay_between_is_killed() {
+    let runs = std::env::var("RUNS").map_or(Ok(20), |text| text.parse());
+    let Ok(runs @ 1..=1_000) = runs else { panic!("RUNS is a number from 1 to 1000") };
     println!(
         "{runs} runs: relays a-b-d and a-c-d, 200 packets/s from a to d, SIGKILL of the one between"
     );
