@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::BytesMut;
-use quinn::{Connecting, Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -152,8 +152,25 @@ async fn read_datagrams(conn: ConnId, quic: Connection, events: mpsc::Sender<Eve
 }
 
 async fn watch(conn: ConnId, quic: Connection, events: mpsc::Sender<Event>) {
-    let reason = quic.closed().await;
-    let _ = events.send(Event::Closed(conn, reason.to_string())).await;
+    let error = quic.closed().await;
+    let reason = error.to_string();
+    if is_of_tls(&error) {
+        // We dialled, and the other end judged our certificate only after our handshake was done.
+        let remote = quic.remote_address().ip().to_canonical();
+        let _ = events.send(Event::Refused { remote, reason: reason.clone() }).await;
+    }
+    let _ = events.send(Event::Closed(conn, reason)).await;
+}
+
+/// Whether TLS ended the connection, at either end: one refuses the other's certificate, or they
+/// have no version or algorithm in common. The codes are those of RFC 9001, section 4.8.
+fn is_of_tls(error: &ConnectionError) -> bool {
+    let code = match error {
+        ConnectionError::TransportError(error) => error.code,
+        ConnectionError::ConnectionClosed(close) => close.error_code,
+        _ => return false,
+    };
+    (0x100..0x200).contains(&u64::from(code))
 }
 
 /// Reads the relay's name from a certificate that TLS has accepted.
@@ -217,7 +234,10 @@ impl Connector {
         tokio::task::spawn_local(async move {
             let event = match attempt.dial(&address).await {
                 Ok(established) => Event::Connected(Box::new(established)),
-                Err(error) => Event::DialFailed { address, reason: format!("{error:#}") },
+                Err(error) => {
+                    let refused = error.downcast_ref().is_some_and(is_of_tls);
+                    Event::DialFailed { address, reason: format!("{error:#}"), refused }
+                }
             };
             let _ = events.send(event).await;
         });
@@ -380,4 +400,31 @@ fn connected(
     let remote = connection.remote_address();
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     Ok(Connected { conn, peer, dialled, remote: remote.to_string(), datagram, mtu: quic.mtu })
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ConnectionClose, TransportErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn what_tls_refuses_is_told_from_other_ends() {
+        let closed = |error_code| {
+            let close = ConnectionClose { error_code, frame_type: None, reason: "".into() };
+            ConnectionError::ConnectionClosed(close)
+        };
+        let here = TransportErrorCode::crypto(48);
+        for (error, expected) in [
+            (ConnectionError::TransportError(here.into()), true),
+            (closed(TransportErrorCode::crypto(0)), true),
+            (closed(TransportErrorCode::crypto(255)), true),
+            (closed(TransportErrorCode::NO_ERROR), false),
+            (closed(TransportErrorCode::CONNECTION_REFUSED), false),
+            (ConnectionError::TimedOut, false),
+            (ConnectionError::LocallyClosed, false),
+        ] {
+            assert_eq!(is_of_tls(&error), expected, "{error}");
+        }
+    }
 }

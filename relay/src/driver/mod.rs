@@ -51,9 +51,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) enum Event {
     /// A connection was made.
     Connected(Box<Established>),
-    /// An attempt to dial failed.
-    DialFailed { address: String, reason: String },
-    /// Somebody's connection was refused before it was one.
+    /// An attempt to dial failed; `refused`: one end refused the other.
+    DialFailed { address: String, reason: String, refused: bool },
+    /// A connection was refused that somebody made, or that we made.
     Refused { remote: IpAddr, reason: String },
     /// A connection ended.
     Closed(ConnId, String),

@@ -186,7 +186,8 @@ impl Running {
                 self.lines.insert(connected.conn, line);
                 self.node.handle_connected(connected, now);
             }
-            Event::DialFailed { address, reason } => {
+            Event::DialFailed { address, reason, refused } => {
+                self.counters.refused += u64::from(refused);
                 debug!(address, reason, "dialling failed");
                 if self.refusals.record(&address, now) {
                     warn!("{reason}; trying again");

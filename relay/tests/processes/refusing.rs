@@ -101,6 +101,7 @@ fn a_relay_of_another_ca_is_refused() {
     assert!(overlay.log("a").contains("it is from another CA"));
     assert!(overlay.metric("a", REFUSED, "") > 0.0);
     strangers.wait_for_log("x", "it is from another CA");
+    assert!(strangers.metric("x", REFUSED, "") > 0.0, "the one that dials counts it, too");
     let ready = strangers.ask("x", &["status"]);
     let ready = String::from_utf8_lossy(&ready.stdout);
     assert!(ready.contains("not ready: no link to another relay is up yet"), "{ready}");
