@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::BytesMut;
-use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{
+    Connecting, Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -121,7 +123,7 @@ async fn read_messages(
     events: mpsc::Sender<Event>,
 ) {
     let mut bytes = BytesMut::new();
-    loop {
+    let reason = loop {
         match Message::decode(&mut bytes) {
             Ok(Some(message)) => {
                 if events.send(Event::Message(conn, message)).await.is_err() {
@@ -130,17 +132,19 @@ async fn read_messages(
             }
             Ok(None) => match stream.read_chunk(1 << 16, true).await {
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.bytes),
-                Ok(None) | Err(_) => return,
+                // Without it no hello, link state or goodbye can come any more.
+                Ok(None) | Err(ReadError::Reset(_)) => {
+                    break "it ended its control stream".to_owned();
+                }
+                // The whole connection ended: `watch` tells that.
+                Err(_) => return,
             },
-            Err(error) => {
-                let reason = format!("a control message can't be read: {error}");
-                quic.close(1u32.into(), reason.as_bytes());
-                let remote = quic.remote_address().ip().to_canonical();
-                let _ = events.send(Event::Refused { remote, reason }).await;
-                return;
-            }
+            Err(error) => break format!("a control message can't be read: {error}"),
         }
-    }
+    };
+    quic.close(1u32.into(), reason.as_bytes());
+    let remote = quic.remote_address().ip().to_canonical();
+    let _ = events.send(Event::Refused { remote, reason }).await;
 }
 
 async fn read_datagrams(conn: ConnId, quic: Connection, events: mpsc::Sender<Event>) {

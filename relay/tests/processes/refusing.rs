@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint, SendStream};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tradewind_proto::control::{Hello, Message, VERSION};
@@ -70,7 +70,7 @@ fn speak(
     to: SocketAddr,
     identity: &Identity,
     words: &[u8],
-    then: impl AsyncFnOnce(&Connection),
+    then: impl AsyncFnOnce(&Connection, &mut SendStream),
 ) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let conversation = async {
@@ -84,7 +84,7 @@ fn speak(
         };
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         send.write_all(words).await.unwrap();
-        then(&connection).await;
+        then(&connection, &mut send).await;
         connection.closed().await.to_string()
     };
     runtime.block_on(async { tokio::time::timeout(PATIENCE, conversation).await }).unwrap()
@@ -128,7 +128,7 @@ fn an_expired_certificate_is_refused() {
 
     // Nor do others talk with one that does.
     let late = identity(&overlay, "late", now - 4 * day);
-    let why = speak(overlay.overlay_address("a"), &late, &bytes(&Message::Bye), async |_| ());
+    let why = speak(overlay.overlay_address("a"), &late, &bytes(&Message::Bye), async |_, _| ());
     assert!(why.contains("it expired 3 day(s) ago"), "{why}");
     overlay.wait_for_log("a", "it expired 3 day(s) ago");
     assert!(overlay.metric("a", REFUSED, "") > 0.0);
@@ -150,7 +150,7 @@ fn hellos_that_lie_are_refused() {
         ("version", &e, newer, "it speaks protocol version 99"),
     ] {
         let before = overlay.metric("a", REFUSED, "");
-        let closed = speak(to, identity, &bytes(&Message::Hello(hello)), async |_| ());
+        let closed = speak(to, identity, &bytes(&Message::Hello(hello)), async |_, _| ());
         assert!(closed.contains(why), "{what}: {closed}");
         wait_for(&format!("{what}: counted"), || overlay.metric("a", REFUSED, "") > before);
     }
@@ -212,7 +212,7 @@ fn garbage_from_a_member_is_counted_and_its_connection_closed() {
     let greeting = bytes(&Message::Hello(hello("e", unix_seconds() * 1_000)));
 
     let mut random = SmallRng::seed_from_u64(2);
-    let closed = speak(to, &member, &greeting, async |connection| {
+    let closed = speak(to, &member, &greeting, async |connection, _| {
         for _ in 0..500 {
             let mut garbage = vec![0; random.random_range(1..1_000)];
             random.fill_bytes(&mut garbage);
@@ -230,9 +230,36 @@ fn garbage_from_a_member_is_counted_and_its_connection_closed() {
     assert_eq!(closed, "closed");
 
     let before = overlay.metric("a", REFUSED, "");
-    let closed = speak(to, &member, &[&greeting[..], &[0xff; 64]].concat(), async |_| ());
+    let closed = speak(to, &member, &[&greeting[..], &[0xff; 64]].concat(), async |_, _| ());
     assert!(closed.contains("a control message can't be read"), "{closed}");
     wait_for("it is counted", || overlay.metric("a", REFUSED, "") > before);
     overlay.wait_for_log("a", "a control message can't be read");
+    assert_carries(&listen);
+}
+
+#[test]
+fn a_member_that_ends_its_control_stream_is_let_go() {
+    let echo = Echo::listen("127.0.0.1:0");
+    let (mut overlay, listen) = pair(&echo);
+    let to = overlay.overlay_address("a");
+    overlay.certify("e", &[]);
+    let member = identity(&overlay, "e", unix_seconds());
+    let later = unix_seconds() * 1_000;
+    for (what, start) in [("finished", later), ("reset", later + 1)] {
+        let before = overlay.metric("a", REFUSED, "");
+        let greeting = bytes(&Message::Hello(hello("e", start)));
+        let closed = speak(to, &member, &greeting, async |_, stream| {
+            while overlay.link_state("a", "e").is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            match what {
+                "finished" => stream.finish().unwrap(),
+                _ => stream.reset(0u32.into()).unwrap(),
+            }
+        });
+        assert!(closed.contains("it ended its control stream"), "{what}: {closed}");
+        wait_for("it is no neighbour", || overlay.link_state("a", "e").is_empty());
+        wait_for("it is counted", || overlay.metric("a", REFUSED, "") > before);
+    }
     assert_carries(&listen);
 }
