@@ -31,6 +31,9 @@ pub const MEASURE_INTERVAL: Duration = Duration::from_millis(50);
 const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the relay's clock is compared with those of its neighbours.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// What others state that can't wait is computed at once, but not more often than this: a member
+/// that signs one such statement after the other costs no more than so many computations.
+const URGENT_GAP: Duration = Duration::from_millis(5);
 /// The most policies remembered as wanted that no member defines.
 const MAX_UNDEFINED_POLICIES: usize = 32;
 
@@ -161,7 +164,11 @@ pub struct Control<T> {
     /// Identities of members, so that a certificate is verified once. As many as members.
     known: BTreeMap<PopKey, (Bytes, PeerCertificate)>,
     outputs: VecDeque<ControlOutput>,
+    /// Whether routes are to be computed at the next measurement, or before.
     dirty: bool,
+    /// Whether that can't wait longer than until `next_urgent`.
+    urgent: bool,
+    next_urgent: Timestamp,
     next_digest: Timestamp,
     next_alignment: Timestamp,
     counters: ControlCounters,
@@ -191,6 +198,8 @@ impl<T: Trust> Control<T> {
             known: BTreeMap::new(),
             outputs: VecDeque::new(),
             dirty: true,
+            urgent: false,
+            next_urgent: now,
             next_digest: now + DIGEST_INTERVAL,
             next_alignment: now,
             counters: ControlCounters::default(),
@@ -289,10 +298,8 @@ impl<T: Trust> Control<T> {
                 if (change.joined || change.restarted) && peer == origin {
                     self.present(origin);
                 }
-                // What can't wait is computed now, all else together at the next measurement.
-                if change.down || change.joined || change.restarted {
-                    self.recompute(now);
-                }
+                self.urgent |= change.down || change.joined || change.restarted;
+                self.handle_timeout(now);
                 if change.restarted {
                     self.outputs.push_back(ControlOutput::Restarted(origin, incarnation));
                 }
@@ -524,8 +531,22 @@ impl<T: Trust> Control<T> {
         }
     }
 
+    /// Computes what can't wait, if it is time to.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.poll_timeout() <= now {
+            self.next_urgent = now + URGENT_GAP;
+            self.recompute(now);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`], beside the calls of [`Self::handle_links`].
+    pub fn poll_timeout(&self) -> Timestamp {
+        if self.urgent { self.next_urgent } else { Timestamp::NEVER }
+    }
+
     /// Computes routes if something changed.
     pub fn recompute(&mut self, now: Timestamp) {
+        self.urgent = false;
         if std::mem::take(&mut self.dirty) {
             self.counters.computations += 1;
             self.router.update(&self.lsdb, now);

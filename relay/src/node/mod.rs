@@ -205,6 +205,7 @@ impl<T: Trust> Node<T> {
             self.touch(key);
         }
         self.edge.handle_timeout(now);
+        self.control.handle_timeout(now);
         if now >= self.next_measure {
             self.measure(now);
         }
@@ -222,7 +223,8 @@ impl<T: Trust> Node<T> {
         // Links that are down are dialled anew with the next measurement that finds them due.
         let dialler = self.dialler.poll_timeout(|peer| self.neighbours.get(peer).is_some());
         links
-            .chain([self.next_measure, self.next_housekeeping, self.edge.poll_timeout(), dialler])
+            .chain([self.next_measure, self.next_housekeeping, dialler])
+            .chain([self.edge.poll_timeout(), self.control.poll_timeout()])
             .min()
             .unwrap_or(Timestamp::NEVER)
     }

@@ -329,8 +329,39 @@ fn routes_are_computed_together_except_for_what_cant_wait() {
     let down = LinkStatement { up: false, ..link("lon", 5) };
     hear(&mut control, papers("sgp").delta(30, 1, vec![down]), 60);
     assert_eq!(computed(&control), before + 2);
-    hear(&mut control, papers("lon").full(1, 1, vec![]), 61);
+    hear(&mut control, papers("lon").full(1, 1, vec![]), 70);
     assert_eq!(computed(&control), before + 3, "somebody joined");
+}
+
+#[test]
+fn a_member_that_cries_wolf_costs_few_computations() {
+    let mut control = control();
+    let sgp = papers("sgp");
+    hear(&mut control, sgp.full(1, 1, vec![link("lon", 5)]), 10);
+    let start = control.counters().computations;
+    // A statement each millisecond for a second: the link is down, up, down, ...
+    for seq in 2..1_002 {
+        let millis = 100 + u64::from(seq);
+        control.handle_timeout(at(millis));
+        let turned = LinkStatement { up: seq % 2 == 1, ..link("lon", 5) };
+        hear(&mut control, sgp.delta(seq, 1, vec![turned]), millis);
+        let computed = control.counters().computations - start;
+        assert!(computed > 0, "the first is not made to wait");
+        assert!(computed <= 1 + u64::from(seq) / 5, "{computed} after {seq} ms");
+    }
+    // The last word holds, a moment later.
+    hear(&mut control, sgp.delta(1_002, 1, vec![]), 1_102);
+    hear(
+        &mut control,
+        sgp.delta(1_003, 1, vec![LinkStatement { up: false, ..link("lon", 5) }]),
+        1_102,
+    );
+    let due = control.poll_timeout();
+    assert!(due <= at(1_102) + URGENT_GAP, "{due:?}");
+    let before = control.counters().computations;
+    control.handle_timeout(due);
+    assert_eq!(control.counters().computations, before + 1);
+    assert_eq!(control.poll_timeout(), Timestamp::NEVER, "nothing is left to do");
 }
 
 #[test]
