@@ -250,7 +250,7 @@ impl Running {
     fn flow(&self, flow: &FlowInfo, now: Timestamp) -> types::Flow {
         let (end, tunnel, source) = match flow.end {
             FlowEnd::Ingress { tunnel, source } => {
-                let tunnel = self.tunnel_ids.get(&tunnel).map(|held| held.listen.to_string());
+                let tunnel = self.tunnels.get(tunnel).map(|held| held.listen.to_string());
                 ("ingress", tunnel, Some(source.to_string()))
             }
             FlowEnd::Egress => ("egress", None, None),

@@ -16,6 +16,7 @@ mod route_mtu;
 mod running;
 mod socket;
 pub mod transport;
+mod tunnels;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -28,7 +29,7 @@ use tracing::warn;
 use tradewind_proto::control::Message;
 use tradewind_proto::units::FlowId;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::identity::Identity;
 use crate::node::edge::{EdgeLimits, TunnelId};
 use crate::node::neighbour::ConnId;
@@ -96,7 +97,7 @@ pub struct Relay {
     overlay: std::net::UdpSocket,
     admin: std::net::TcpListener,
     /// Bound at once, so that a port in use is an error of the start.
-    tunnels: Vec<(config::PortRange, Vec<std::net::UdpSocket>)>,
+    tunnels: Vec<Vec<std::net::UdpSocket>>,
 }
 
 impl Relay {
@@ -114,7 +115,7 @@ impl Relay {
             .with_context(|| in_use("admin.listen", config.admin.listen, "tcp"))?;
         admin.set_nonblocking(true)?;
         check_descriptors(&config);
-        let tunnels = bind_tunnels(&config.tunnels)?;
+        let tunnels = tunnels::bind_all(&config.tunnels)?;
         Ok(Self { config, identity, clock, overlay, admin, tunnels })
     }
 
@@ -133,22 +134,6 @@ impl Relay {
     pub async fn run(self, commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
         running::Running::start(self)?.run(commands).await
     }
-}
-
-fn bind_tunnels(
-    tunnels: &[config::Tunnel],
-) -> anyhow::Result<Vec<(config::PortRange, Vec<std::net::UdpSocket>)>> {
-    let bind_one = |address| {
-        let bound = socket::bind(address, WANTED_BUFFER);
-        bound.map(|(socket, _)| socket).with_context(|| in_use("tunnel.listen", address, "udp"))
-    };
-    tunnels
-        .iter()
-        .map(|tunnel| {
-            let sockets: anyhow::Result<Vec<_>> = tunnel.listen.addresses().map(bind_one).collect();
-            Ok((tunnel.listen, sockets?))
-        })
-        .collect()
 }
 
 fn in_use(key: &str, address: SocketAddr, protocol: &str) -> String {

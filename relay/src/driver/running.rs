@@ -1,6 +1,6 @@
 //! The loop that drives a node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,15 @@ use super::clock::Clock;
 use super::connection::{Connector, Line};
 use super::pings::Pings;
 use super::refusals::Refusals;
-use super::socket::{Egresses, Tunnels};
+use super::socket::Egresses;
 use super::transport::{Quic, SMALLEST_MTU};
-use super::{
-    BATCH, Command, DriverCounters, Event, FAREWELL, MAX_EVENTS, Relay, bind_tunnels, route_mtu,
-};
+use super::tunnels::{self, Tunnels};
+use super::{BATCH, Command, DriverCounters, Event, FAREWELL, MAX_EVENTS, Relay, route_mtu};
 use crate::api::Query;
 use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::node::control::SelfDescription;
-use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelId, TunnelSpec};
+use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelSpec};
 use crate::node::neighbour::ConnId;
 use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
@@ -41,10 +40,7 @@ pub(super) struct Running {
     pub(super) node: Node<Rc<Identity>>,
     connector: Connector,
     pub(super) lines: HashMap<ConnId, Line>,
-    tunnels: Tunnels,
-    /// Which tunnel has which number: unchanged ones keep theirs over a reload.
-    pub(super) tunnel_ids: BTreeMap<TunnelId, config::Tunnel>,
-    next_tunnel: u32,
+    pub(super) tunnels: Tunnels,
     pub(super) egresses: Egresses,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
@@ -75,6 +71,10 @@ impl Running {
             Endpoint::new(EndpointConfig::default(), Some(server), overlay, Arc::new(TokioRuntime))
                 .context("the QUIC endpoint can't be made")?;
         let (events, inbox) = mpsc::channel(MAX_EVENTS);
+        let registered = |sockets: Vec<_>| sockets.into_iter().map(tunnels::register).collect();
+        let opened: std::io::Result<Vec<_>> = bound.into_iter().map(registered).collect();
+        let mut tunnels = Tunnels::default();
+        tunnels.replace(&config.tunnels, opened?, &events);
         let (query_sender, queries) = mpsc::channel(64);
         let admin = Admin::start(admin, query_sender)?;
         let authority = identity.clone();
@@ -105,9 +105,7 @@ impl Running {
             node,
             connector,
             lines: HashMap::new(),
-            tunnels: Tunnels::default(),
-            tunnel_ids: BTreeMap::new(),
-            next_tunnel: 0,
+            tunnels,
             egresses: Egresses::default(),
             events,
             inbox,
@@ -119,7 +117,6 @@ impl Running {
             ending: None,
             config,
         };
-        running.open_tunnels(bound)?;
         running.tell_edge(now);
         info!(id = %running.node.id(), listen = %running.config.overlay.listen, mtu, "relay started");
         Ok(running)
@@ -308,14 +305,8 @@ impl Running {
     /// Takes on what a running relay can change; what can't be changed is named.
     fn reload(&mut self, new: Config, now: Timestamp) -> anyhow::Result<Vec<&'static str>> {
         let held = self.config.changes_needing_restart(&new);
-        // Bind what is new before anything is given up, so that a failure leaves all as it was.
-        let added: Vec<_> = new
-            .tunnels
-            .iter()
-            .filter(|tunnel| !self.config.tunnels.iter().any(|old| old.listen == tunnel.listen))
-            .cloned()
-            .collect();
-        let bound = bind_tunnels(&added)?;
+        let opened = self.tunnels.open(&new.tunnels)?;
+        // From here on nothing can fail.
         let kept = Config {
             services: new.services,
             tunnels: new.tunnels,
@@ -324,7 +315,7 @@ impl Running {
             ..self.config.clone()
         };
         self.config = kept;
-        self.open_tunnels(bound)?;
+        self.tunnels.replace(&self.config.tunnels, opened, &self.events);
         self.tell_edge(now);
         let peers: Vec<String> =
             self.config.overlay.peers.iter().map(|peer| peer.as_str().to_owned()).collect();
@@ -332,40 +323,9 @@ impl Running {
         Ok(held)
     }
 
-    /// Gives every tunnel its number, closes the listeners of those that are gone and reads the
-    /// new ones.
-    fn open_tunnels(
-        &mut self,
-        bound: Vec<(config::PortRange, Vec<std::net::UdpSocket>)>,
-    ) -> anyhow::Result<()> {
-        let mut former = std::mem::take(&mut self.tunnel_ids);
-        for tunnel in &self.config.tunnels {
-            let same = former.iter().find(|(_, old)| old.listen == tunnel.listen);
-            let id = same.map(|(id, _)| *id).unwrap_or_else(|| {
-                self.next_tunnel += 1;
-                TunnelId(self.next_tunnel)
-            });
-            former.remove(&id);
-            self.tunnel_ids.insert(id, tunnel.clone());
-        }
-        for id in former.into_keys() {
-            self.tunnels.close(id);
-        }
-        for (range, sockets) in bound {
-            let Some((&id, _)) = self.tunnel_ids.iter().find(|(_, held)| held.listen == range)
-            else {
-                continue;
-            };
-            for (offset, socket) in (0..).zip(sockets) {
-                self.tunnels.listen(id, offset, socket, &self.events)?;
-            }
-        }
-        Ok(())
-    }
-
     fn tell_edge(&mut self, now: Timestamp) {
         let config = &self.config;
-        let tunnels = self.tunnel_ids.iter().map(|(&id, tunnel)| {
+        let tunnels = self.tunnels.iter().map(|(id, tunnel)| {
             let spec = TunnelSpec {
                 service: Target {
                     service: tunnel.service.clone(),

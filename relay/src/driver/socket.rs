@@ -1,4 +1,4 @@
-//! Local UDP: the listeners of tunnels, and the sockets that flows leave from.
+//! Local UDP: sockets that are read, and those that flows leave from.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,7 +14,6 @@ use tokio::task::AbortHandle;
 use tradewind_proto::units::FlowId;
 
 use super::Event;
-use crate::node::edge::TunnelId;
 
 /// What sockets ask the kernel for; less is warned about once.
 pub const WANTED_BUFFER: usize = 4 << 20;
@@ -60,12 +59,11 @@ impl Drop for Port {
 
 impl Port {
     /// Reads `socket`, turning each packet into an event.
-    fn start(
-        socket: UdpSocket,
+    pub fn start(
+        socket: Rc<UdpSocket>,
         events: mpsc::Sender<Event>,
         event: impl Fn(SocketAddr, Bytes) -> Event + 'static,
     ) -> Self {
-        let socket = Rc::new(socket);
         let reader = socket.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
@@ -85,10 +83,15 @@ impl Port {
         Self { socket, task: task.abort_handle() }
     }
 
+    /// The socket, for another to read.
+    pub fn socket(&self) -> Rc<UdpSocket> {
+        self.socket.clone()
+    }
+
     /// Sends `payload`, to `to` unless the socket is connected. It asks the kernel itself: tokio
     /// takes a socket for full until the reactor has seen it, and a flow's first packet would be
     /// lost.
-    fn send(&self, payload: &[u8], to: Option<SocketAddr>) -> std::io::Result<()> {
+    pub fn send(&self, payload: &[u8], to: Option<SocketAddr>) -> std::io::Result<()> {
         let socket = SockRef::from(&*self.socket);
         let send = || match to {
             Some(to) => socket.send_to(payload, &to.into()),
@@ -100,39 +103,6 @@ impl Port {
             sent => sent,
         };
         sent.map(drop)
-    }
-}
-
-/// The listeners of tunnels.
-#[derive(Default)]
-pub struct Tunnels {
-    ports: HashMap<(TunnelId, u16), Port>,
-}
-
-impl Tunnels {
-    /// Reads `socket` for port `offset` of `tunnel`.
-    pub fn listen(
-        &mut self,
-        tunnel: TunnelId,
-        offset: u16,
-        socket: std::net::UdpSocket,
-        events: &mpsc::Sender<Event>,
-    ) -> std::io::Result<()> {
-        let socket = UdpSocket::from_std(socket)?;
-        let event = move |source, payload| Event::Tunnel { tunnel, offset, source, payload };
-        self.ports.insert((tunnel, offset), Port::start(socket, events.clone(), event));
-        Ok(())
-    }
-
-    /// Stops listening for `tunnel`.
-    pub fn close(&mut self, tunnel: TunnelId) {
-        self.ports.retain(|(held, _), _| *held != tunnel);
-    }
-
-    /// Sends an answer; false: the kernel did not take it.
-    pub fn answer(&self, tunnel: TunnelId, offset: u16, to: SocketAddr, payload: &[u8]) -> bool {
-        let port = self.ports.get(&(tunnel, offset));
-        port.is_some_and(|port| port.send(payload, Some(to)).is_ok())
     }
 }
 
@@ -156,7 +126,7 @@ impl Egresses {
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let socket = connect(target)?;
                 let event = move |_, payload| Event::Egress { flow, payload };
-                entry.insert(Port::start(socket, events.clone(), event))
+                entry.insert(Port::start(Rc::new(socket), events.clone(), event))
             }
         };
         port.send(payload, None)

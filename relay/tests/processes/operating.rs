@@ -144,6 +144,51 @@ fn a_reload_takes_over_what_is_good_and_refuses_what_is_not() {
 }
 
 #[test]
+fn a_reload_may_move_a_range_over_ports_that_it_holds() {
+    let mut overlay = Overlay::new();
+    let [ports, targets] = [4_u16, 3].map(|count| {
+        let ports: Vec<_> = (0..count).map(|_| overlay.port()).collect();
+        assert!(ports.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ports:?} are not in a row");
+        ports
+    });
+    let _echoes: Vec<_> =
+        targets.iter().map(|port| Echo::listen(&format!("127.0.0.1:{port}"))).collect();
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let range = |ports: &[u16]| format!("127.0.0.1:{}-{}", ports[0], ports[ports.len() - 1]);
+    let before = tunnel(range(&ports[..2]), "sfu");
+    overlay.add("a", Setup { edges: &before, ..Setup::default() });
+    let service = format!("[[service]]\nname = \"sfu\"\ntarget = \"{}\"\n", range(&targets));
+    overlay.add("d", Setup { peers: &["a"], edges: &service, ..Setup::default() });
+    overlay.wait_route("a", "d");
+    overlay.wait_service("a", "sfu");
+
+    // The last of the new ports is taken: nothing changes, and what was opened is given back.
+    let taken = UdpSocket::bind(address(ports[3])).unwrap();
+    let after = tunnel(range(&ports[1..]), "sfu");
+    overlay.configure("a", Setup { edges: &after, ..Setup::default() });
+    overlay.signal("a", "HUP");
+    overlay.wait_for_log("a", &format!("tunnel.listen = \"{}\"", address(ports[3])));
+    assert_carries(address(ports[0]), 160);
+    assert_carries(address(ports[1]), 161);
+    wait_for("the port between is free", || UdpSocket::bind(address(ports[2])).is_ok());
+    drop(taken);
+
+    overlay.signal("a", "HUP");
+    overlay.wait_for_log("a", "configuration reloaded");
+    for port in &ports[1..] {
+        assert_carries(address(*port), 162);
+    }
+    wait_for("the first port is free", || UdpSocket::bind(address(ports[0])).is_ok());
+
+    // A wildcard's port is in the way of its own addresses.
+    let wide = tunnel(format!("0.0.0.0:{}", ports[1]), "sfu");
+    overlay.configure("a", Setup { edges: &wide, ..Setup::default() });
+    overlay.signal("a", "HUP");
+    overlay.wait_for_log("a", "while this relay itself listens on");
+    assert_carries(address(ports[1]), 163);
+}
+
+#[test]
 fn a_relay_told_to_stop_says_goodbye() {
     let mut overlay = Overlay::new();
     overlay.add("a", Setup::default());
