@@ -71,7 +71,8 @@ pub struct Status {
     pub tunnels: usize,
     /// Services of its own.
     pub services: usize,
-    /// What the operator should know, a sentence each.
+    /// What the operator should know for as long as it holds, a sentence each: small socket
+    /// buffers, a low limit on descriptors, what a reload could not take over.
     pub warnings: Vec<String>,
 }
 

@@ -121,7 +121,7 @@ impl Running {
             flows_egress,
             tunnels: self.config.tunnels.len(),
             services: self.config.services.len(),
-            warnings: Vec::new(),
+            warnings: self.warnings.iter().cloned().collect(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::{Command, Relay};
 use crate::config::{Log, LogFormat, Source};
@@ -68,12 +68,7 @@ async fn reload(source: &Source, commands: &mpsc::Sender<Command>) {
     if commands.send(Command::Reload(Box::new(config), answer)).await.is_err() {
         return;
     }
-    match outcome.await {
-        Ok(Ok(held)) if held.is_empty() => info!("configuration reloaded"),
-        Ok(Ok(held)) => {
-            warn!("configuration reloaded, but for what needs a restart: {}", held.join(", "));
-        }
-        Ok(Err(error)) => error!("the new configuration is refused, the old one stays: {error:#}"),
-        Err(_) => {}
+    if let Ok(Err(error)) = outcome.await {
+        error!("the new configuration is refused, the old one stays: {error:#}");
     }
 }

@@ -17,6 +17,7 @@ mod running;
 mod socket;
 pub mod transport;
 mod tunnels;
+mod warnings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -25,13 +26,12 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 use tradewind_proto::control::Message;
 use tradewind_proto::units::FlowId;
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::node::edge::{EdgeLimits, TunnelId};
+use crate::node::edge::TunnelId;
 use crate::node::neighbour::ConnId;
 
 pub use daemon::run;
@@ -40,6 +40,7 @@ pub use transport as quic;
 use clock::Clock;
 use connection::Established;
 use socket::WANTED_BUFFER;
+use warnings::Warnings;
 
 /// The most events that wait for the loop; sockets are not read while it is full.
 const MAX_EVENTS: usize = 4096;
@@ -70,8 +71,8 @@ pub(crate) enum Event {
 
 /// What the outside tells a running relay.
 pub enum Command {
-    /// Take on a new configuration; the answer says what could not be changed.
-    Reload(Box<Config>, oneshot::Sender<anyhow::Result<Vec<&'static str>>>),
+    /// Take on a new configuration, or nothing of it.
+    Reload(Box<Config>, oneshot::Sender<anyhow::Result<()>>),
     /// Say so, forward for two more seconds, and end.
     Leave,
 }
@@ -98,6 +99,7 @@ pub struct Relay {
     admin: std::net::TcpListener,
     /// Bound at once, so that a port in use is an error of the start.
     tunnels: Vec<Vec<std::net::UdpSocket>>,
+    warnings: Warnings,
 }
 
 impl Relay {
@@ -110,13 +112,16 @@ impl Relay {
         let listen = config.overlay.listen;
         let (overlay, granted) = socket::bind(listen, WANTED_BUFFER)
             .with_context(|| in_use("overlay.listen", listen, "udp"))?;
-        warn_of_small_buffers(granted);
         let admin = std::net::TcpListener::bind(config.admin.listen)
             .with_context(|| in_use("admin.listen", config.admin.listen, "tcp"))?;
         admin.set_nonblocking(true)?;
-        check_descriptors(&config);
+        let warnings = Warnings {
+            buffers: warnings::small_buffers(granted),
+            descriptors: warnings::few_descriptors(&config),
+            restart: None,
+        };
         let tunnels = tunnels::bind_all(&config.tunnels)?;
-        Ok(Self { config, identity, clock, overlay, admin, tunnels })
+        Ok(Self { config, identity, clock, overlay, admin, tunnels, warnings })
     }
 
     /// Where it receives QUIC.
@@ -141,36 +146,4 @@ fn in_use(key: &str, address: SocketAddr, protocol: &str) -> String {
         "{key} = \"{address}\" can't be bound; stop what uses that port or choose another \
          (`ss --{protocol} -lnp` shows who listens)"
     )
-}
-
-/// Small receive buffers lose packets in bursts: say once how to get larger ones.
-fn warn_of_small_buffers(granted: usize) {
-    if granted < WANTED_BUFFER {
-        warn!(
-            "the kernel gave the QUIC socket a receive buffer of {granted} bytes, {WANTED_BUFFER} \
-             are wanted; run `sysctl -w net.core.rmem_max={WANTED_BUFFER} \
-             net.core.wmem_max={WANTED_BUFFER}`"
-        );
-    }
-}
-
-/// Every flow that leaves here has a socket of its own: raise the limit on descriptors as far as
-/// the system lets us, and say so if it is too low.
-fn check_descriptors(config: &Config) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let listeners: u64 = config.tunnels.iter().map(|tunnel| u64::from(tunnel.listen.count)).sum();
-    let wanted = EdgeLimits::default().egress_flows as u64 + listeners + 64;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised =
-        setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
-    if raised.is_err() || possible < wanted {
-        warn!(
-            "this process may open {possible} descriptors, {wanted} are wanted for as many flows; \
-             raise the limit (`ulimit -n {wanted}`, or LimitNOFILE={wanted} in the systemd unit)"
-        );
-    }
 }

@@ -23,6 +23,7 @@ use super::refusals::Refusals;
 use super::socket::Egresses;
 use super::transport::{Quic, SMALLEST_MTU};
 use super::tunnels::{self, Tunnels};
+use super::warnings::{self, Warnings};
 use super::{BATCH, Command, DriverCounters, Event, FAREWELL, MAX_EVENTS, Relay, route_mtu};
 use crate::api::Query;
 use crate::config::{self, Config};
@@ -50,13 +51,14 @@ pub(super) struct Running {
     pub(super) pings: Pings,
     refusals: Refusals,
     pub(super) counters: DriverCounters,
+    pub(super) warnings: Warnings,
     /// Set when the relay should end: when, and why if by an error.
     ending: Option<(Timestamp, Option<String>)>,
 }
 
 impl Running {
     pub(super) fn start(relay: Relay) -> anyhow::Result<Self> {
-        let Relay { config, identity, clock, overlay, admin, tunnels: bound } = relay;
+        let Relay { config, identity, clock, overlay, admin, tunnels: bound, warnings } = relay;
         let now = clock.now();
         let peers: Vec<String> =
             config.overlay.peers.iter().map(|peer| peer.as_str().to_owned()).collect();
@@ -114,9 +116,11 @@ impl Running {
             pings: Pings::default(),
             refusals: Refusals::default(),
             counters: DriverCounters::default(),
+            warnings,
             ending: None,
             config,
         };
+        running.warn_anew(&Warnings::default());
         running.tell_edge(now);
         info!(id = %running.node.id(), listen = %running.config.overlay.listen, mtu, "relay started");
         Ok(running)
@@ -302,9 +306,17 @@ impl Running {
         }
     }
 
-    /// Takes on what a running relay can change; what can't be changed is named.
-    fn reload(&mut self, new: Config, now: Timestamp) -> anyhow::Result<Vec<&'static str>> {
-        let held = self.config.changes_needing_restart(&new);
+    /// Logs the warnings that did not hold before.
+    fn warn_anew(&self, before: &Warnings) {
+        for warning in self.warnings.iter().filter(|it| before.iter().all(|held| held != *it)) {
+            warn!("{warning}");
+        }
+    }
+
+    /// Takes on what a running relay can change; the rest becomes a warning.
+    fn reload(&mut self, new: Config, now: Timestamp) -> anyhow::Result<()> {
+        let descriptors = warnings::few_descriptors(&new);
+        let restart = warnings::restart_needed(&self.config.changes_needing_restart(&new));
         let opened = self.tunnels.open(&new.tunnels)?;
         // From here on nothing can fail.
         let kept = Config {
@@ -320,7 +332,12 @@ impl Running {
         let peers: Vec<String> =
             self.config.overlay.peers.iter().map(|peer| peer.as_str().to_owned()).collect();
         self.node.reconfigure(describe(&self.config), &peers, now);
-        Ok(held)
+        let buffers = self.warnings.buffers.clone();
+        let before =
+            std::mem::replace(&mut self.warnings, Warnings { buffers, descriptors, restart });
+        info!("configuration reloaded");
+        self.warn_anew(&before);
+        Ok(())
     }
 
     fn tell_edge(&mut self, now: Timestamp) {

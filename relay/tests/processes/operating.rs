@@ -189,6 +189,25 @@ fn a_reload_may_move_a_range_over_ports_that_it_holds() {
 }
 
 #[test]
+fn what_a_reload_could_not_take_over_stays_a_warning() {
+    let mut overlay = Overlay::new();
+    overlay.add("a", Setup::default());
+    overlay.wait_ready(&["a"]);
+    let warns = |overlay: &Overlay| {
+        let status = String::from_utf8(overlay.ask("a", &["status"]).stdout).unwrap();
+        let mut lines = status.lines().filter(|line| line.starts_with("warning: "));
+        lines.any(|line| line.ends_with("but for what needs a restart: overlay.mtu"))
+    };
+    assert!(!warns(&overlay));
+    overlay.configure("a", Setup { overlay: "mtu = 1300", ..Setup::default() });
+    overlay.signal("a", "HUP");
+    wait_for("status warns", || warns(&overlay));
+    overlay.configure("a", Setup::default());
+    overlay.signal("a", "HUP");
+    wait_for("the warning is gone with its reason", || !warns(&overlay));
+}
+
+#[test]
 fn a_relay_told_to_stop_says_goodbye() {
     let mut overlay = Overlay::new();
     overlay.add("a", Setup::default());
