@@ -1,7 +1,10 @@
 //! The HTTP server: each request becomes a [`Query`] and waits for its answer.
 
+use std::error::Error as _;
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,8 +13,8 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -120,7 +123,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failed> {
         match Parameters::from_request_parts(parts, state).await {
             Ok(Parameters(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(Failed(StatusCode::BAD_REQUEST, rejection.body_text())),
+            Err(rejection) => {
+                // The source names the parameter and what is wrong with it.
+                let why = rejection.source().map_or_else(String::new, ToString::to_string);
+                let why = format!("the parameters can't be read: {why}");
+                Err(Failed(StatusCode::BAD_REQUEST, why))
+            }
         }
     }
 }
@@ -138,15 +146,29 @@ async fn all_routes(State(relay): Relay, Asked(asked): Asked<RoutesAsked>) -> Pa
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteAsked {
-    #[serde(deserialize_with = "destination")]
+    #[serde(deserialize_with = "parsed")]
     to: Destination,
     policy: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parsed")]
     explain: bool,
 }
 
-fn destination<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Destination, D::Error> {
-    String::deserialize(text)?.parse().map_err(serde::de::Error::custom)
+/// Reads a value so that what is wrong with it is told together with it.
+fn parsed<'de, D, T>(text: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(text)?;
+    text.parse().map_err(|error| D::Error::custom(format!("{text:?} is refused, {error}")))
+}
+
+fn some<'de, D, T>(text: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    parsed(text).map(Some)
 }
 
 async fn one_route(State(relay): Relay, Asked(asked): Asked<RouteAsked>) -> Page<Route> {
@@ -157,7 +179,7 @@ async fn one_route(State(relay): Relay, Asked(asked): Asked<RouteAsked>) -> Page
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PingAsked {
-    #[serde(deserialize_with = "destination")]
+    #[serde(deserialize_with = "parsed")]
     to: Destination,
     policy: Option<String>,
 }
@@ -170,9 +192,10 @@ async fn ping(State(relay): Relay, Asked(asked): Asked<PingAsked>) -> Page<Ping>
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TraceAsked {
-    #[serde(deserialize_with = "destination")]
+    #[serde(deserialize_with = "parsed")]
     to: Destination,
     policy: Option<String>,
+    #[serde(default, deserialize_with = "some")]
     packets: Option<u16>,
 }
 
@@ -185,6 +208,7 @@ async fn trace(State(relay): Relay, Asked(asked): Asked<TraceAsked>) -> Page<Tra
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FlowsAsked {
+    #[serde(default, deserialize_with = "some")]
     limit: Option<usize>,
 }
 

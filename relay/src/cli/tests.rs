@@ -173,7 +173,23 @@ fn what_goes_wrong_is_said_in_one_sentence() {
         (
             "flows",
             &[("limit", "many")],
-            "Failed to deserialize query string: limit: invalid digit found in string",
+            "the parameters can't be read: limit: \"many\" is refused, invalid digit found in string",
+        ),
+        (
+            "trace",
+            &[("to", "sgp"), ("packets", "70000")],
+            "the parameters can't be read: packets: \"70000\" is refused, number too large to fit in target type",
+        ),
+        (
+            "route",
+            &[("to", "sgp"), ("explain", "maybe")],
+            "the parameters can't be read: explain: \"maybe\" is refused, provided string was not `true` or `false`",
+        ),
+        ("ping", &[], "the parameters can't be read: missing field `to`"),
+        (
+            "ping",
+            &[("to", "sgp"), ("form", "fra")],
+            "the parameters can't be read: form: unknown field `form`, expected `to` or `policy`",
         ),
     ] {
         let error = client.get::<Links>(page, parameters).err().map(|error| error.to_string());
