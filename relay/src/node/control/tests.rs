@@ -244,8 +244,8 @@ fn a_newcomer_is_presented_at_once_by_those_who_hear_of_it_from_itself() {
     for news in [joined, restarted] {
         control.handle_statement(key("sgp"), news.clone(), at(10));
         let outputs = outputs(&mut control);
-        assert_eq!(statements(&outputs, "nyc"), [news.clone()]);
-        assert_eq!(statements(&outputs, "lon"), [news.clone()]);
+        assert_eq!(statements(&outputs, "nyc"), std::slice::from_ref(&news));
+        assert_eq!(statements(&outputs, "lon"), std::slice::from_ref(&news));
         assert!(statements(&outputs, "sgp").is_empty());
     }
     // Not what a neighbour passed on, nor later statements: they wait for digests.
