@@ -8,10 +8,14 @@
 //! in Vivaldi (Dabek et al., SIGCOMM 2004). With it, [`normalised`] delays look like RTT/2 and
 //! still rank paths as the raw ones do.
 
+mod agreement;
+
 use std::time::Duration;
 
 use tradewind_proto::statement::ClockCoordinate;
-use tradewind_proto::units::Timestamp;
+use tradewind_proto::units::{PopKey, Timestamp};
+
+pub use agreement::Times;
 
 /// The fastest that a settled coordinate moves: 1 ms a second. Relays state their delays at
 /// different times; a coordinate that jumped would bend the delays of one path against each other.
@@ -31,14 +35,16 @@ const MAX_OFFSET_MICROS: i64 = 315_360_000_000_000;
 /// What one link says of two clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClockSample {
+    /// The neighbour.
+    pub peer: PopKey,
     /// The neighbour's coordinate, as it last stated it.
     pub theirs: ClockCoordinate,
     /// Delay towards the neighbour as the clocks show it, in microseconds.
     pub raw_tx: i64,
     /// Delay from the neighbour as the clocks show it, in microseconds.
     pub raw_rx: i64,
-    /// How much it counts; such as 1 / RTT, for asymmetry grows with distance.
-    pub weight: f64,
+    /// The link's round trip.
+    pub rtt: Duration,
 }
 
 impl ClockSample {
@@ -46,6 +52,11 @@ impl ClockSample {
     fn ahead(&self) -> i64 {
         let half = self.raw_tx.saturating_sub(self.raw_rx) / 2;
         half.clamp(-MAX_OFFSET_MICROS, MAX_OFFSET_MICROS)
+    }
+
+    /// How much it counts: distant neighbours are more likely to differ between directions.
+    fn weight(&self) -> f64 {
+        1.0 / self.rtt.as_secs_f64().max(0.001)
     }
 
     /// What our offset would be if this link were symmetric. `None` without a stated coordinate.
@@ -88,6 +99,21 @@ impl ClockEstimator {
         match &mut self.state {
             None => self.state = Some(Settled::first(target, now)),
             Some(settled) => settled.follow(target, now),
+        }
+    }
+
+    /// Whether our time and the neighbour's may be the same: they are apart by no more than the
+    /// link's two directions can differ. So it is as long as one of the two has no time.
+    pub fn agrees(&self, sample: &ClockSample, now: Timestamp) -> bool {
+        let own = self.state.map(|settled| settled.at(now).offset_micros);
+        let apart = own.zip(sample.wanted_offset(now)).map(|(own, wanted)| wanted - own);
+        apart.is_none_or(|apart| agreement::plausible(apart, sample.rtt))
+    }
+
+    /// Takes over the neighbour's time, all at once.
+    pub fn adopt(&mut self, sample: &ClockSample, now: Timestamp) {
+        if let Some(offset) = sample.wanted_offset(now) {
+            self.state = Some(Settled::first(Some(offset), now));
         }
     }
 
@@ -152,9 +178,8 @@ impl Settled {
 
 /// The least-squares solution for our offset, the neighbours' held fixed.
 fn weighted_mean(samples: &[ClockSample], now: Timestamp) -> Option<i64> {
-    let wanted = |sample: &ClockSample| Some((sample.wanted_offset(now)?, sample.weight));
-    let usable = |(_, weight): &(i64, f64)| weight.is_finite() && *weight > 0.0;
-    let wanted: Vec<(i64, f64)> = samples.iter().filter_map(wanted).filter(usable).collect();
+    let wanted = |sample: &ClockSample| Some((sample.wanted_offset(now)?, sample.weight()));
+    let wanted: Vec<(i64, f64)> = samples.iter().filter_map(wanted).collect();
     // Relative to the first: an f64 has no microseconds left at large offsets.
     let origin = wanted.first()?.0;
     let (sum, weights) = wanted.iter().fold((0.0, 0.0), |(sum, weights), (offset, weight)| {

@@ -17,7 +17,7 @@ use tradewind_proto::statement::{
     Statement,
 };
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
-use tradewind_router::clock::{ClockEstimator, ClockSample, normalised};
+use tradewind_router::clock::{ClockEstimator, ClockSample, Times, normalised};
 use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Member, Rejected};
 use tradewind_router::routes::{Router, RouterConfig};
 use tradewind_router::tables::Tables;
@@ -31,6 +31,8 @@ pub const MEASURE_INTERVAL: Duration = Duration::from_millis(50);
 const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the relay's clock is compared with those of its neighbours.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// After another time was taken over: until the link state shows it.
+const ADOPTION_INTERVAL: Duration = Duration::from_secs(3);
 /// What others state that can't wait is computed at once, but not more often than this: a member
 /// that signs one such statement after the other costs no more than so many computations.
 const URGENT_GAP: Duration = Duration::from_millis(5);
@@ -156,6 +158,8 @@ pub struct Control<T> {
     clock: ClockEstimator,
     /// Whether the clock coordinate has begun.
     aligned: bool,
+    /// When another time was taken over last.
+    adopted_at: Timestamp,
     advertiser: Advertiser,
     /// Our own newest full statement, and the newest delta on it.
     stated: [Option<SignedStatement>; 2],
@@ -188,6 +192,7 @@ impl<T: Trust> Control<T> {
             router: Router::new(own.clone(), RouterConfig::default()),
             clock: ClockEstimator::new(),
             aligned: false,
+            adopted_at: Timestamp::ZERO,
             own,
             incarnation,
             trust,
@@ -396,13 +401,12 @@ impl<T: Trust> Control<T> {
         let samples: Vec<_> = links
             .iter()
             .filter_map(|Measured { to, quality, .. }| {
-                // The delays of distant neighbours are more likely to differ between directions.
-                let weight = 1.0 / quality.rtt?.as_secs_f64().max(0.001);
                 Some(ClockSample {
+                    peer: *to,
                     theirs: self.lsdb.member(*to)?.clock(),
                     raw_tx: quality.raw_delay_tx?,
                     raw_rx: quality.raw_delay_rx?,
-                    weight,
+                    rtt: quality.rtt?,
                 })
             })
             .collect();
@@ -416,8 +420,26 @@ impl<T: Trust> Control<T> {
         }
         if now >= self.next_alignment {
             self.next_alignment = now + CLOCK_INTERVAL;
-            self.clock.update(&samples, now);
+            self.update_clock(samples, now);
         }
+    }
+
+    /// Neighbours whose time can't be ours are followed or ignored: they, or we, are with the
+    /// smaller part of the overlay.
+    fn update_clock(&mut self, samples: Vec<ClockSample>, now: Timestamp) {
+        let (agreeing, others): (Vec<_>, Vec<_>) =
+            samples.into_iter().partition(|sample| self.clock.agrees(sample, now));
+        if !others.is_empty() && now.since(self.adopted_at) >= ADOPTION_INTERVAL {
+            let (own, times) = (self.own.key(), Times::new(&self.lsdb));
+            let right = others.iter().filter(|sample| times.follows(own, sample.peer));
+            if let Some(nearest) = right.min_by_key(|sample| sample.rtt) {
+                self.clock.adopt(nearest, now);
+                self.adopted_at = now;
+                self.advertiser.want_full();
+                return;
+            }
+        }
+        self.clock.update(&agreeing, now);
     }
 
     /// A relay that has just started takes over the time of its neighbours. Of several that start

@@ -15,6 +15,10 @@ struct Mesh {
     seconds: i64,
 }
 
+fn sample(theirs: ClockCoordinate, raw_tx: i64, raw_rx: i64) -> ClockSample {
+    ClockSample { peer: PopKey(1), theirs, raw_tx, raw_rx, rtt: Duration::from_millis(40) }
+}
+
 const START: i64 = 1_700_000_000_000_000;
 
 impl Mesh {
@@ -52,10 +56,11 @@ impl Mesh {
             let others = among.clone().filter(|&other| other != own);
             let samples: Vec<ClockSample> = others
                 .map(|other| ClockSample {
+                    peer: PopKey(other as u32),
                     theirs: self.stated[other],
                     raw_tx: self.raw(own, other),
                     raw_rx: self.raw(other, own),
-                    weight: 1.0,
+                    rtt: Duration::from_millis(50),
                 })
                 .collect();
             let now = self.clock(own);
@@ -151,7 +156,7 @@ fn a_settled_relay_slews_small_errors_and_steps_over_a_wrong_clock() {
     let at = |seconds: u64| Timestamp::from_micros(START as u64 + seconds * 1_000_000);
     let pull = |keeper: &mut ClockEstimator, target: i64, seconds: u64| {
         let theirs = ClockCoordinate { at: at(seconds), offset_micros: target, drift_ppb: 0 };
-        let sample = ClockSample { theirs, raw_tx: 20_000, raw_rx: 20_000, weight: 1.0 };
+        let sample = sample(theirs, 20_000, 20_000);
         let before = keeper.coordinate(at(seconds)).offset_micros;
         keeper.update(&[sample], at(seconds));
         keeper.coordinate(at(seconds)).offset_micros - before
@@ -167,6 +172,24 @@ fn a_settled_relay_slews_small_errors_and_steps_over_a_wrong_clock() {
 }
 
 #[test]
+fn clocks_disagree_when_they_are_apart_by_more_than_half_a_round_trip() {
+    let now = Timestamp::from_micros(START as u64);
+    let theirs = |offset_micros| ClockCoordinate { at: now, offset_micros, drift_ppb: 0 };
+    let mut keeper = ClockEstimator::new();
+    let far = sample(theirs(1_000_000), 20_000, 20_000);
+    assert!(keeper.agrees(&far, now), "no time of our own yet");
+    keeper.update(&[], now);
+    // A round trip of 40 ms, and 25 ms for statements that are not quite new.
+    assert!(keeper.agrees(&sample(theirs(44_000), 20_000, 20_000), now));
+    assert!(!keeper.agrees(&sample(theirs(46_000), 20_000, 20_000), now));
+    assert!(keeper.agrees(&sample(theirs(1_000_000), 1_020_000, -980_000), now));
+    assert!(!keeper.agrees(&far, now));
+    keeper.adopt(&far, now);
+    assert!(keeper.agrees(&far, now));
+    assert_eq!(keeper.coordinate(now).offset_micros, 1_000_000);
+}
+
+#[test]
 fn absurd_readings_do_not_overflow() {
     let wild = [i64::MIN, i64::MAX, 0];
     for raw_tx in wild {
@@ -179,7 +202,10 @@ fn absurd_readings_do_not_overflow() {
                 };
                 let mut keeper = ClockEstimator::new();
                 for now in [Timestamp::from_micros(5), Timestamp::NEVER] {
-                    keeper.update(&[ClockSample { theirs, raw_tx, raw_rx, weight: 1.0 }], now);
+                    let sample = sample(theirs, raw_tx, raw_rx);
+                    keeper.agrees(&sample, now);
+                    keeper.update(&[sample], now);
+                    keeper.adopt(&sample, now);
                     normalised(raw_tx, &keeper.coordinate(now), &theirs, now);
                     normalised(raw_tx, &theirs, &theirs, now);
                 }
