@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 use super::code::{FIRST_PARITY, MAX_DATA, MAX_PARITY, append_parity, symbol_len};
 use super::outlook::Outlook;
 use super::sent::{Outcome, Wave};
-use crate::units::{Class, Timestamp};
+use crate::units::Timestamp;
 
 /// How long after its sending a packet may still be repaired. Receivers remember groups for longer.
 pub(super) const LIFETIME: Duration = Duration::from_millis(1200);
-/// A group of this many packets closes once [`FILL_TIME`] is over.
-const TYPICAL: usize = 20;
-/// What arrives in this time goes into one group.
+/// A group that needs no parity closes with this many packets once [`FILL_TIME`] is over.
+pub(super) const TYPICAL: usize = 20;
+/// What is sent in this time goes into one group.
 const FILL_TIME: Duration = Duration::from_millis(10);
 
 /// A shard to send for a group.
@@ -42,6 +42,8 @@ struct Packet {
     arrive_by: Timestamp,
     /// Copies sent, or about to be, whose fate is unknown.
     in_flight: u16,
+    /// Whether anything is known of its first copy.
+    heard_of: bool,
     place: Place,
 }
 
@@ -71,9 +73,10 @@ impl InFlight {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) class: Class,
     open: bool,
     opened_at: Timestamp,
+    /// So many packets are enough.
+    enough: usize,
     flush_at: Timestamp,
     packets: Vec<Packet>,
     parity_made: usize,
@@ -84,12 +87,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// An empty group, which closes after `wait` if it is not full before.
-    pub(super) fn new(class: Class, now: Timestamp, wait: Duration) -> Self {
+    /// An empty group, which closes after `wait`, or with `enough` packets.
+    pub(super) fn new(now: Timestamp, wait: Duration, enough: usize) -> Self {
         Self {
-            class,
             open: true,
             opened_at: now,
+            enough,
             flush_at: now + wait,
             packets: Vec::with_capacity(TYPICAL),
             parity_made: 0,
@@ -109,21 +112,10 @@ impl Group {
         self.packets.len()
     }
 
-    /// Whether a packet with this deadline should rather begin a new group.
-    pub(super) fn is_unfit_for(
-        &self,
-        arrive_by: Timestamp,
-        outlook: &Outlook,
-        now: Timestamp,
-    ) -> bool {
-        let earliest = self.packets.iter().map(Packet::deadline).min();
-        earliest.is_some_and(|at| outlook.chances(arrive_by, now) < outlook.chances(at, now))
-    }
-
     /// Whether it has grown to its length.
     pub(super) fn is_full(&self, now: Timestamp) -> bool {
         let len = self.len();
-        len >= MAX_DATA || len >= TYPICAL && now.since(self.opened_at) >= FILL_TIME
+        len >= MAX_DATA || len >= self.enough && now.since(self.opened_at) >= FILL_TIME
     }
 
     /// Adds a packet that is sent now and gives its row.
@@ -134,6 +126,7 @@ impl Group {
             sent_at: now,
             arrive_by,
             in_flight: 1,
+            heard_of: false,
             place: Place::Out,
         });
         self.in_flight.first += 1;
@@ -198,6 +191,11 @@ impl Group {
         self.saveable(outlook, now).map(|(_, packet)| packet.deadline()).min()
     }
 
+    /// How many packets that can be saved nobody has told of.
+    pub(super) fn unheard(&self, outlook: &Outlook, now: Timestamp) -> usize {
+        self.saveable(outlook, now).filter(|(_, packet)| !packet.heard_of).count()
+    }
+
     fn saveable(&self, outlook: &Outlook, now: Timestamp) -> impl Iterator<Item = (u8, &Packet)> {
         let earliest = now + outlook.one_way;
         (0u8..)
@@ -256,6 +254,11 @@ impl Group {
     pub(super) fn handle_outcome(&mut self, help: Help, wave: Wave, outcome: Outcome) {
         if outcome != Outcome::Late {
             self.note_settled(help, wave);
+        }
+        if let Help::Packet(row) = help
+            && let Some(packet) = self.packets.get_mut(usize::from(row))
+        {
+            packet.heard_of = true;
         }
         if outcome == Outcome::Lost {
             return;
@@ -322,7 +325,7 @@ mod tests {
 
     /// A group of five packets that must arrive within 120 ms.
     fn group() -> Group {
-        let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10));
+        let mut group = Group::new(NOW, Duration::from_millis(10), TYPICAL);
         (0..5)
             .for_each(|row| assert_eq!(group.add(Bytes::from(vec![row; 9]), after(120), NOW), row));
         group
@@ -391,12 +394,5 @@ mod tests {
         assert_eq!(group.salvage(after(10)).count(), 2);
         assert_eq!(group.salvage(after(10)).count(), 0);
         assert!(group.is_done(&outlook, after(10)));
-    }
-
-    #[test]
-    fn a_group_is_unfit_for_a_packet_with_less_time() {
-        let (group, outlook) = (group(), outlook(0.1));
-        assert!(!group.is_unfit_for(after(125), &outlook, NOW));
-        assert!(group.is_unfit_for(after(60), &outlook, NOW));
     }
 }

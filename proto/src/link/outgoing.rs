@@ -1,4 +1,4 @@
-//! The sender's groups: packets join the open one of their class; what reports say is missing is
+//! The sender's groups: packets join the open one of their lane; what reports say is missing is
 //! sent again or made up for, as [`super::plan`] says, while it can arrive in time.
 //!
 //! Bounded: [`MOST_GROUPS`] groups and [`MOST_BYTES`] of packets; the oldest group makes room, and
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::group::{Group, Help};
+use super::code::MAX_DATA;
+use super::group::{Group, Help, TYPICAL};
 use super::outlook::Outlook;
 use super::sent::{Outcome, Sent, Wave};
 use crate::frame::Shard;
@@ -22,6 +23,20 @@ pub(super) const MOST_BYTES: usize = 32 << 20;
 
 /// No group waits longer for more packets.
 const LONGEST_OPEN: Duration = Duration::from_millis(20);
+/// One that hardly gets a second packet waits for those that come along with the first.
+const SHORTEST_OPEN: Duration = Duration::from_millis(1);
+
+/// Where reports stay away, a packet is worth so many shards: the link may be dead.
+const MOST_FOR_UNHEARD: usize = 2;
+
+/// Packets are grouped by class and by how often they can be helped, up to so often: what has lost
+/// time on the way needs parity at once, which would be wasted on the others.
+const PATIENT: usize = 3;
+const LANES: usize = 3 * PATIENT;
+
+fn lane(class: Class, chances: usize) -> usize {
+    class as usize * PATIENT + chances.clamp(1, PATIENT) - 1
+}
 
 /// What was put off.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +44,8 @@ enum Later {
     Send(Job),
     /// To look at a group once more.
     Review(u64),
+    /// To make up for what nobody has told of a group.
+    Unheard(u64),
 }
 
 /// The mean time between packets.
@@ -70,10 +87,10 @@ pub(super) struct Outgoing {
     /// By number, counted on beyond the 24 bits of the wire.
     groups: BTreeMap<u64, Group>,
     next_group: u64,
-    /// The open group of each class.
-    open: [Option<u64>; 3],
-    /// How fast the packets of each class come.
-    rhythm: [Rhythm; 3],
+    /// The open group of each lane.
+    open: [Option<u64>; LANES],
+    /// How fast the packets of each lane come.
+    rhythm: [Rhythm; LANES],
     /// Jobs to do now.
     ready: VecDeque<Job>,
     /// By time and then by number.
@@ -90,8 +107,8 @@ impl Outgoing {
             outlook,
             groups: BTreeMap::new(),
             next_group: 0,
-            open: [None; 3],
-            rhythm: [Rhythm::default(); 3],
+            open: [None; LANES],
+            rhythm: [Rhythm::default(); LANES],
             ready: VecDeque::new(),
             later: BTreeMap::new(),
             put_off: 0,
@@ -107,17 +124,14 @@ impl Outgoing {
         arrive_by: Timestamp,
         now: Timestamp,
     ) -> (u64, Shard) {
-        self.rhythm[class as usize].note(now);
-        let open = self.open[class as usize];
-        if let Some(id) = open
-            && self
-                .groups
-                .get(&id)
-                .is_some_and(|group| group.is_unfit_for(arrive_by, &self.outlook, now))
+        let lane = lane(class, self.outlook.chances(arrive_by, now));
+        self.rhythm[lane].note(now);
+        if let Some(id) = self.open[lane]
+            && self.groups.get(&id).is_some_and(|group| group.flush_at() <= now)
         {
             self.close(id, now);
         }
-        let id = self.open[class as usize].unwrap_or_else(|| self.begin(class, arrive_by, now));
+        let id = self.open[lane].unwrap_or_else(|| self.begin(lane, arrive_by, now));
         let index = self.groups.get(&id).map_or(0, |group| group.len() as u8);
         (id, Shard { group: GroupId::new(id as u32), index })
     }
@@ -165,6 +179,7 @@ impl Outgoing {
             match entry.remove() {
                 Later::Send(job) => self.ready.push_back(job),
                 Later::Review(id) => self.review_fully(id, now),
+                Later::Unheard(id) => self.cover_unheard(id, now),
             }
         }
         while let Some((&id, group)) = self.groups.first_key_value()
@@ -251,29 +266,52 @@ impl Outgoing {
         (self.groups.len(), self.bytes, self.ready.len() + self.later.len())
     }
 
-    fn begin(&mut self, class: Class, arrive_by: Timestamp, now: Timestamp) -> u64 {
+    fn begin(&mut self, lane: usize, arrive_by: Timestamp, now: Timestamp) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
-        // A group that hardly gets a second packet need not wait for it.
         let wait = self.outlook.spare_time(arrive_by, now).min(LONGEST_OPEN);
-        let wait = if self.rhythm[class as usize].gap > wait / 2 { Duration::ZERO } else { wait };
-        self.groups.insert(id, Group::new(class, now, wait));
-        self.open[class as usize] = Some(id);
+        let lonely = self.rhythm[lane].gap > wait / 2;
+        let wait = if lonely { wait.min(SHORTEST_OPEN) } else { wait };
+        // Where all help goes along, long groups need less of it: the law of large numbers.
+        let chances = self.outlook.chances(arrive_by, now);
+        let enough = if chances > 1 { TYPICAL } else { MAX_DATA };
+        self.groups.insert(id, Group::new(now, wait, enough));
+        self.open[lane] = Some(id);
         id
     }
 
     fn close(&mut self, id: u64, now: Timestamp) {
+        self.shut(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        self.open[group.class as usize] = None;
         let upfront = group.close(&self.outlook, now);
         if let Some(deadline) = group.deadline(&self.outlook, now) {
             let spare = group.spare();
+            let upfront = upfront.min(self.outlook.most_margin(group.len(), deadline, now));
             for nth in 0..upfront {
-                let at = self.outlook.margin_at(nth, deadline, now);
+                let at = self.outlook.margin_at((nth, upfront), deadline, now);
                 self.order(id, (spare, Wave::First), at, now);
+            }
+            if self.outlook.chances(deadline, now) > 1 {
+                self.put_off(self.outlook.last_chance(deadline, now), Later::Unheard(id));
             }
         }
         self.review(id, now);
+    }
+
+    /// At the last chance of a group: what should have been reported long ago, and was not because
+    /// the reports were lost, gets parity as if there had never been another chance.
+    fn cover_unheard(&mut self, id: u64, now: Timestamp) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let unheard = group.unheard(&self.outlook, now);
+        let Some(deadline) = group.deadline(&self.outlook, now).filter(|_| unheard > 0) else {
+            return;
+        };
+        let spare = group.spare();
+        let shards = self.outlook.plan.upfront(unheard, 1).min(unheard * MOST_FOR_UNHEARD);
+        for nth in 0..shards {
+            let at = self.outlook.margin_at((nth, shards), deadline, now);
+            self.order(id, (spare, Wave::Repair), at, now);
+        }
     }
 
     /// Decides whether a group needs more: what it lacks is sent at once, a margin later, if that
@@ -317,7 +355,7 @@ impl Outgoing {
 
     fn order_margin(&mut self, id: u64, margin: &[Help], deadline: Timestamp, now: Timestamp) {
         for (nth, &help) in margin.iter().enumerate() {
-            let at = self.outlook.margin_at(nth, deadline, now);
+            let at = self.outlook.margin_at((nth, margin.len()), deadline, now);
             self.order(id, (help, Wave::Repair), at, now);
         }
     }
@@ -351,6 +389,11 @@ impl Outgoing {
         if let Some(group) = self.groups.remove(&id) {
             self.bytes -= group.bytes();
         }
+        self.shut(id);
+    }
+
+    /// No more packets join the group.
+    fn shut(&mut self, id: u64) {
         for open in self.open.iter_mut().filter(|open| **open == Some(id)) {
             *open = None;
         }
@@ -424,6 +467,43 @@ mod tests {
             outgoing.handle_timeout(now);
         }
         assert!((14..=35).contains(&groups.len()), "{}", groups.len());
+    }
+
+    #[test]
+    fn a_packet_without_time_for_a_repeat_gets_parity_and_the_others_do_not() {
+        let mut outgoing = outgoing(0.02);
+        let urgent = send(&mut outgoing, Class::Video, after(40), NOW);
+        let patient: Vec<_> =
+            (0..20).map(|_| send(&mut outgoing, Class::Video, after(200), NOW)).collect();
+        assert!(patient.iter().all(|&(id, _)| id == patient[0].0 && id != urgent.0));
+        outgoing.handle_timeout(after(20));
+        let mut helped = BTreeSet::new();
+        while let Some((id, _)) = outgoing.next_repair(after(20)) {
+            helped.insert(id);
+            outgoing.skip_repair();
+        }
+        assert_eq!(helped, BTreeSet::from([urgent.0]));
+    }
+
+    #[test]
+    fn what_nobody_told_of_gets_parity_at_its_last_chance() {
+        let mut outgoing = outgoing(0.02);
+        let places: Vec<_> =
+            (0..20).map(|_| send(&mut outgoing, Class::Video, after(120), NOW)).collect();
+        outgoing.handle_timeout(after(20));
+        assert_eq!(outgoing.next_repair(after(20)), None);
+        let told = |&place| (lost(place).0, Outcome::Arrived);
+        outgoing.handle_outcomes(&places[..15].iter().map(told).collect::<Vec<_>>(), after(50));
+        outgoing.handle_timeout(after(97));
+        assert_eq!(outgoing.next_repair(after(97)), None);
+        outgoing.handle_timeout(after(98));
+        let mut parity = 0;
+        while let Some((id, Next::Parity(_))) = outgoing.next_repair(after(98)) {
+            assert_eq!(id, places[0].0);
+            outgoing.take_repair();
+            parity += 1;
+        }
+        assert!((1..=10).contains(&parity), "{parity}");
     }
 
     #[test]

@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::plan::Plan;
 use crate::units::Timestamp;
 
+/// Copies of a lone packet that lie apart.
+const LEAST_MARGIN: usize = 4;
+/// So much later than the report of a loss comes one by timer.
+const REPORT_TIMER: Duration = Duration::from_millis(10);
 /// Groups that could wait for less would be too short.
 const WORTH_WAITING: Duration = Duration::from_millis(2);
 
@@ -39,7 +43,9 @@ impl Outlook {
         let slack = arrive_by.since(now + self.one_way);
         let rest = self.rest(slack);
         match self.chances(arrive_by, now) {
-            0 | 1 => slack / 2, // parity must still follow in time
+            // Parity must still follow in time, in parts where losses come in bursts.
+            0 | 1 if self.spread.is_zero() => slack * 3 / 4,
+            0 | 1 => slack / 2,
             _ if rest < WORTH_WAITING => slack / 4,
             _ => rest * 2, // that of the packet in the middle counts
         }
@@ -52,17 +58,41 @@ impl Outlook {
         if rest < WORTH_WAITING { Duration::ZERO } else { rest * 3 / 4 }
     }
 
+    /// When to send a margin at the latest, in parts where losses come in bursts; but not before
+    /// there should be a report of what is sent now.
+    pub(super) fn last_chance(&self, deadline: Timestamp, now: Timestamp) -> Timestamp {
+        let latest = deadline.minus(self.one_way + WORTH_WAITING + self.spread * 4);
+        latest.max(now + self.round + REPORT_TIMER)
+    }
+
+    /// How many shards of a margin are of use to so many packets. The plan counts its shards as
+    /// neighbours, of which one burst takes all; these lie apart.
+    pub(super) fn most_margin(&self, packets: usize, deadline: Timestamp, now: Timestamp) -> usize {
+        let rest = self.rest(deadline.since(now + self.one_way));
+        match self.spread {
+            Duration::ZERO => usize::MAX,
+            spread if rest < spread => packets.max(LEAST_MARGIN),
+            _ => (packets * 2).max(LEAST_MARGIN),
+        }
+    }
+
     /// What is left when as many rounds as fit are taken off.
     fn rest(&self, slack: Duration) -> Duration {
         let rest = slack.as_micros() % self.round.as_micros().max(1);
         Duration::from_micros(rest as u64)
     }
 
-    /// When to send the `nth` (from 0) shard of a margin: a burst apart, as far as the time that
-    /// no whole round fits into allows.
-    pub(super) fn margin_at(&self, nth: usize, deadline: Timestamp, now: Timestamp) -> Timestamp {
+    /// When to send the `nth` (from 0) of `count` shards of a margin: a burst apart, or evenly over
+    /// the time that no whole round fits into where that is too short.
+    pub(super) fn margin_at(
+        &self,
+        (nth, count): (usize, usize),
+        deadline: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
         let slack = deadline.since(now + self.one_way);
-        now + (self.spread * (nth as u32 + 1)).min(self.rest(slack))
+        let gap = self.spread.min(self.rest(slack) / count.max(1) as u32);
+        now + gap * (nth as u32 + 1)
     }
 }
 
@@ -85,7 +115,14 @@ mod tests {
             assert_eq!(outlook.chances(arrive_by, now), chances, "{millis} ms");
         }
         let deadline = now + Duration::from_millis(120); // 12 ms after the last chance
-        let offsets = [0, 1, 2, 9].map(|nth| outlook.margin_at(nth, deadline, now).since(now));
-        assert_eq!(offsets.map(|offset| offset.as_millis()), [5, 10, 12, 12]);
+        let at = |nth, count| outlook.margin_at((nth, count), deadline, now).since(now).as_millis();
+        assert_eq!([at(0, 2), at(1, 2)], [5, 10]);
+        assert_eq!([at(0, 4), at(1, 4), at(3, 4)], [3, 6, 12]);
+        assert_eq!(
+            [1, 2, 20].map(|packets| outlook.most_margin(packets, deadline, now)),
+            [4, 4, 40]
+        );
+        assert_eq!(outlook.last_chance(deadline, now), now + Duration::from_millis(78));
+        assert_eq!(outlook.last_chance(now, now), now + Duration::from_millis(54));
     }
 }

@@ -202,7 +202,11 @@ pub struct Planner {
 impl Planner {
     /// For links that may lose `residual` of their packets for good.
     pub fn new(residual: f64) -> Self {
-        Self { residual: residual.clamp(1e-9, 0.1), plans: BTreeMap::new(), turn: 0 }
+        Self {
+            residual: if residual.is_nan() { 0.1 } else { residual.clamp(1e-9, 0.1) },
+            plans: BTreeMap::new(),
+            turn: 0,
+        }
     }
 
     /// The plan for a point; solved (some milliseconds) when it is met for the first time.
@@ -226,8 +230,9 @@ impl Planner {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rand::rngs::SmallRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{Rng as _, SeedableRng};
 
     use super::*;
 
@@ -299,8 +304,9 @@ mod tests {
         assert!(plan.upfront(1000, 1000) <= MAX_SHARDS);
     }
 
-    /// The programme, once more, straight from its definition.
-    fn value(counts: &LossCounts, price: f64, chances: usize, lacking: usize) -> f64 {
+    /// The least expected cost of a group, by trying every number of shards at every chance. With
+    /// `counts` of `most` shards, so many are the most that are tried.
+    fn cheapest(counts: &LossCounts, price: f64, chances: usize, lacking: usize) -> f64 {
         if chances == 0 || lacking == 0 {
             return price * lacking as f64;
         }
@@ -308,28 +314,93 @@ mod tests {
             let odds = counts.of[shards].iter().enumerate();
             let rest = odds.map(|(lost, odds)| {
                 let lacking = lacking - lacking.min(shards - lost);
-                odds * value(counts, price, chances - 1, lacking)
+                odds * cheapest(counts, price, chances - 1, lacking)
             });
             shards as f64 + rest.sum::<f64>()
         };
-        (lacking..lacking + 12).map(cost).fold(f64::INFINITY, f64::min)
+        (lacking..counts.of.len()).map(cost).fold(f64::INFINITY, f64::min)
     }
 
-    #[test]
-    fn agrees_with_exhaustive_search_on_small_groups() {
-        for (loss, burst) in [(0.05, 1.0), (0.2, 1.0), (0.1, 4.0)] {
+    /// What following a policy costs; `first` shards at the first chance, then `repair`.
+    fn cost_of(
+        counts: &LossCounts,
+        price: f64,
+        (lacking, first): (usize, usize),
+        repair: &[Vec<u8>],
+    ) -> f64 {
+        let odds = counts.of[first].iter().enumerate();
+        let rest = odds.map(|(lost, odds)| {
+            let lacking = lacking - lacking.min(first - lost);
+            odds * match repair.split_last() {
+                _ if lacking == 0 => 0.0,
+                None => price * lacking as f64,
+                Some((now, later)) => {
+                    cost_of(counts, price, (lacking, now[lacking - 1].into()), later)
+                }
+            }
+        });
+        first as f64 + rest.sum::<f64>()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// At every operating point, no choice of shards at any chance beats the plan.
+        #[test]
+        fn no_search_finds_anything_cheaper(
+            loss in 0.001..0.6f32, burst in 1.0..6.0f32,
+            residual in 1e-5..1e-2f64, chances in 1..=2usize, lacking in 1..=3usize,
+        ) {
             let point = OperatingPoint::new(loss, burst);
             let counts = LossCounts::new(point, MAX_SHARDS);
-            let price = 1.0 / (1e-2 * TYPICAL_GROUP);
+            let few = LossCounts { of: counts.of[..40].to_vec() };
+            let price = 1.0 / (residual * TYPICAL_GROUP);
             let mut after: Vec<f64> = (0..=MAX_DATA).map(|l| price * l as f64).collect();
-            for chances in 1..=2 {
+            let mut plan = Vec::new();
+            for _ in 0..chances {
+                let solved: Vec<_> =
+                    (1..=MAX_DATA).map(|lacking| repair(&counts, lacking, &after)).collect();
+                plan.push(solved.iter().map(|&(_, shards)| shards).collect::<Vec<u8>>());
+                after[1..].iter_mut().zip(&solved).for_each(|(after, &(cost, _))| *after = cost);
+            }
+            // The search is limited, the plan is not: it may be cheaper, never dearer.
+            prop_assert!(after[lacking] <= cheapest(&few, price, chances, lacking) + 1e-9);
+            let (now, later) = plan.split_last().expect("a chance at least");
+            let first = now[lacking - 1].into();
+            let cost = cost_of(&counts, price, (lacking, first), later);
+            prop_assert!((cost - after[lacking]).abs() < 1e-6 * cost, "costs what it says");
+            if let Some(value) = later.last().map(|_| {
+                let mut value: Vec<f64> = (0..=MAX_DATA).map(|l| price * l as f64).collect();
                 let solved: Vec<f64> =
-                    (1..=MAX_DATA).map(|lacking| repair(&counts, lacking, &after).0).collect();
-                after[1..].copy_from_slice(&solved);
-                for (lacking, solved) in (1..=3).zip(&after[1..]) {
-                    let exhaustive = value(&counts, price, chances, lacking);
-                    assert!((solved - exhaustive).abs() < 1e-9, "{loss} {chances} {lacking}");
-                }
+                    (1..=MAX_DATA).map(|lacking| repair(&counts, lacking, &value).0).collect();
+                value[1..].copy_from_slice(&solved);
+                value
+            }) {
+                // Parity up front: a group lacks what is lost beyond its parity.
+                let parity = usize::from(upfront(&counts, lacking, price, Some(&value)));
+                let cost = |parity: usize| {
+                    let shards = lacking + parity;
+                    let lost = parity + 1..=shards;
+                    shards as f64
+                        + lost.map(|l| counts.of[shards][l] * value[l - parity]).sum::<f64>()
+                };
+                let best = (0..40).map(cost).fold(f64::INFINITY, f64::min);
+                prop_assert!(cost(parity) <= best + 1e-9);
+            }
+        }
+
+        #[test]
+        fn no_plan_exceeds_its_caps(
+            loss in any::<f32>(), burst in any::<f32>(), residual in any::<f64>(),
+            shards in any::<usize>(), chances in any::<usize>(),
+        ) {
+            let plan = Planner::new(residual).plan(OperatingPoint::new(loss, burst));
+            for (shards, chances) in [(shards, chances), (shards % 70, chances % 8)] {
+                let upfront = plan.upfront(shards, chances);
+                prop_assert!(upfront + shards.min(MAX_DATA) <= MAX_SHARDS);
+                let repair = plan.repair(shards, chances);
+                prop_assert!(repair <= MAX_SHARDS);
+                prop_assert!(chances == 0 || repair >= shards.min(MAX_DATA));
             }
         }
     }

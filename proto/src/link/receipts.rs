@@ -15,8 +15,15 @@ use crate::units::{LinkSeq, Timestamp};
 
 /// Between two reports.
 const LEAST_GAP: Duration = Duration::from_millis(2);
-/// The timer while data arrives is a quarter of the round trip, within these.
-const TIMER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
+/// The timer while data arrives is a quarter of the round trip, within these. Not less than the
+/// gap of hot links: then a report goes along with each heartbeat and none by itself.
+const TIMER: [Duration; 2] = [BEAT_ANSWER, Duration::from_millis(25)];
+/// A report of a new gap is repeated so far apart, for each millisecond delays the repair, ...
+const REPEAT_GAP: Duration = Duration::from_millis(4);
+/// ... until the chance that all were lost is below this, ...
+const ALL_LOST: f32 = 1e-3;
+/// ... which is so often.
+const REPEATS: [u32; 2] = [1, 10];
 /// A heartbeat is reported after this long at the latest: the gap of hot links.
 const BEAT_ANSWER: Duration = Duration::from_millis(10);
 /// So long after the last data reports go on.
@@ -61,7 +68,14 @@ pub(super) struct Receipts {
     gap: Duration,
     /// Reports since then.
     repeated: u32,
+    /// How often the report of a gap is to be repeated.
+    repeats: u32,
+    /// How often that of the last one is still to be sent.
+    to_repeat: u32,
+    /// By timer, or at once.
     due: Timestamp,
+    /// When the next data will be overdue; never, once a report has told so.
+    overdue_at: Timestamp,
     timer: Duration,
     cover: Duration,
 }
@@ -79,7 +93,10 @@ impl Receipts {
             data_at: None,
             gap: Duration::ZERO,
             repeated: 0,
+            repeats: REPEATS[0],
+            to_repeat: 0,
             due: Timestamp::NEVER,
+            overdue_at: Timestamp::NEVER,
             timer: TIMER[0],
             cover: LEAST_COVER,
         }
@@ -91,14 +108,24 @@ impl Receipts {
         self.cover = (rtt * 2).max(LEAST_COVER);
     }
 
+    /// What our reports suffer determines how often they are repeated: where a burst of losses has
+    /// begun, it goes on with probability 1 - 1/burst.
+    pub(super) fn set_way_back(&mut self, loss: f32, burst: f32) {
+        let goes_on = (1.0 - 1.0 / burst.max(1.0)).clamp(loss.min(0.9), 0.9);
+        let repeats = (ALL_LOST / loss.max(ALL_LOST)).ln() / goes_on.max(ALL_LOST).ln();
+        self.repeats = (repeats.ceil() as u32).clamp(REPEATS[0], REPEATS[1]);
+    }
+
     /// The number of a shard or probe came: it wants to be reported.
     pub(super) fn record_data(&mut self, seq: LinkSeq, now: Timestamp) {
         let gap = self.record(seq, now);
         let gap_now = self.data_at.map_or(self.gap, |at| now.since(at)).min(LONGEST_GAP);
         self.gap = (self.gap * 7 + gap_now) / 8;
         self.data_at = Some(now);
+        self.overdue_at = now + self.gap + OVERDUE;
         self.repeated = 0;
         let wait = if gap { Duration::ZERO } else { self.timer };
+        self.to_repeat = if gap { self.repeats + 1 } else { self.to_repeat };
         let earliest = self.reported_at.map_or(now, |at| at + LEAST_GAP);
         self.due = self.due.min((now + wait).max(earliest));
     }
@@ -162,7 +189,8 @@ impl Receipts {
 
     /// When the next report is due.
     pub(super) fn due(&self) -> Timestamp {
-        self.due
+        let earliest = self.reported_at.map_or(Timestamp::ZERO, |at| at + LEAST_GAP);
+        self.due.min(self.overdue_at.max(earliest))
     }
 
     /// A report of all that is known; `None` while nothing came.
@@ -179,12 +207,19 @@ impl Receipts {
         self.reported_at = Some(now);
         self.repeated = self.repeated.saturating_add(1);
         let doublings = self.repeated.saturating_sub(STEADY).min(6);
-        let regular = now + self.timer * (1 << doublings);
+        self.to_repeat = self.to_repeat.saturating_sub(1);
+        let regular = match self.to_repeat {
+            0 => now + self.timer * (1 << doublings),
+            _ => now + REPEAT_GAP,
+        };
         let Some(data_at) = self.data_at else { return self.due = Timestamp::NEVER };
-        // In a slow flow, the first report that can show that the next packet is missing.
-        let overdue = data_at + self.gap + OVERDUE;
-        let fits = now + LEAST_GAP <= overdue && overdue <= regular + self.timer / 2;
-        let next = if fits { overdue } else { regular };
+        if self.overdue_at <= now {
+            self.overdue_at = Timestamp::NEVER;
+        }
+        // In a slow flow, the one that can show that the next packet is missing takes its place.
+        let latest = regular + self.timer / 2;
+        let replaced = (regular..=latest).contains(&self.overdue_at);
+        let next = if replaced { self.overdue_at } else { regular };
         let until = data_at + TAIL;
         self.due = if next <= until { next } else { Timestamp::NEVER };
     }
@@ -256,12 +291,14 @@ mod tests {
     #[test]
     fn a_confirmed_gap_is_reported_at_once_and_others_by_timer() {
         let mut receipts = receipts(&[0, 2]);
-        assert_eq!(receipts.due(), at(5), "two later numbers are too few");
+        assert!(receipts.due() > at(3), "two later numbers are too few");
         receipts.record_data(LinkSeq(4), at(2));
         assert_eq!(receipts.due(), at(2));
         receipts.report(at(2));
         receipts.record_data(LinkSeq(9), at(3));
         assert_eq!(receipts.due(), at(4), "not more often than every 2 ms");
+        receipts.report(at(4));
+        assert!(receipts.due() <= at(8), "the one before may be lost");
     }
 
     #[test]
@@ -273,8 +310,50 @@ mod tests {
             receipts.report(receipts.due());
             assert!(times.len() < 20);
         }
-        assert_eq!(times[..8], [5, 10, 15, 20, 25, 30, 35, 45]);
+        assert_eq!(times[..8], [3, 13, 23, 33, 43, 53, 63, 83]);
         assert!(times.last().is_some_and(|&last| (150..=300).contains(&last)), "{times:?}");
+    }
+
+    #[test]
+    fn reports_of_gaps_are_repeated_as_often_as_the_way_back_needs() {
+        for (loss, burst, repeats) in [
+            (0.0, 1.0, 1),
+            (0.01, 1.01, 1),
+            (0.1, 1.11, 2),
+            (0.3, 1.43, 5),
+            (0.02, 3.0, 8),
+            (0.9, 10.0, 10),
+            (f32::NAN, f32::NAN, 1),
+        ] {
+            let mut receipts = receipts(&[0]);
+            receipts.set_rtt(Duration::from_millis(100));
+            receipts.set_way_back(loss, burst);
+            receipts.record_data(LinkSeq(5), at(1));
+            receipts.report(at(1));
+            let mut quick = 0;
+            while receipts.due() <= at(1) + REPEAT_GAP * (REPEATS[1] + 1) {
+                receipts.report(receipts.due());
+                quick += 1;
+            }
+            // By timer and because data is overdue there are more.
+            assert!((repeats..=repeats + 3).contains(&quick), "{quick}: {loss} x {burst}");
+        }
+    }
+
+    #[test]
+    fn a_fast_flow_without_losses_is_reported_by_timer_only_and_its_end_at_once() {
+        let mut receipts = Receipts::new();
+        receipts.set_rtt(Duration::from_millis(40));
+        let mut reports = 0;
+        for seq in 0..1000 {
+            receipts.record_data(LinkSeq(seq), at(seq.into()));
+            while receipts.due() <= at(seq.into()) {
+                receipts.report(at(seq.into()));
+                reports += 1;
+            }
+        }
+        assert!((95..=105).contains(&reports), "{reports} in a second");
+        assert!(receipts.due() <= at(999 + 5), "soon after the last");
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl Link {
         }
         let rtt = self.rtt.smoothed().unwrap_or_default();
         self.receipts.set_rtt(rtt);
+        self.receipts.set_way_back(self.loss_tx.loss(), self.loss_tx.burst());
         let feedback = Feedback {
             delivered_bytes: covered.bytes,
             queueing: self.delay_tx.queueing(),
