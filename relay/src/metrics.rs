@@ -147,7 +147,7 @@ link_counters! {
 
 fn gauge_families(links: &[LinkSample]) -> Vec<Family> {
     type Read = fn(&LinkSample) -> Option<f64>;
-    let gauges: [(&str, &str, Read); 11] = [
+    let gauges: [(&str, &str, Read); 16] = [
         ("link_up", "Whether the link carries packets", |link| Some(f64::from(u8::from(link.up)))),
         ("link_rtt_seconds", "Smoothed round-trip time", |link| {
             link.quality.rtt.map(|rtt| rtt.as_secs_f64())
@@ -170,6 +170,23 @@ fn gauge_families(links: &[LinkSample]) -> Vec<Family> {
         ("link_loss_received_ratio", "Share of datagrams lost before repair, incoming", |link| {
             Some(f64::from(link.quality.loss_rx))
         }),
+        ("link_burst_sent_packets", "Mean length of a burst of losses, outgoing", |link| {
+            Some(f64::from(link.quality.burst_tx))
+        }),
+        ("link_group_packets", "Packets of the newest group repaired together", |link| {
+            link.quality.protection_tx.map(|group| group.packets.into())
+        }),
+        ("link_group_parity", "Parity shards sent along with the newest group", |link| {
+            link.quality.protection_tx.map(|group| group.parity.into())
+        }),
+        ("link_group_rounds", "How often the newest group could be helped", |link| {
+            link.quality.protection_tx.map(|group| group.rounds.into())
+        }),
+        (
+            "link_redundancy_sent_ratio",
+            "Repeats and parity per byte of data, last second",
+            |link| Some(f64::from(link.quality.redundancy_tx)),
+        ),
         ("link_rate_bits_per_second", "What the pacer allows", |link| {
             Some(link.quality.rate_bps as f64)
         }),

@@ -156,15 +156,15 @@ impl Group {
         row
     }
 
-    /// Closes the group: how many shards should follow its packets at once.
+    /// Closes the group: how often it can be helped, its parity up front included.
     pub(super) fn close(&mut self, outlook: &Outlook, now: Timestamp) -> usize {
         self.open = false;
         // The middle one: half of the packets have more time.
         let mut deadlines: Vec<Timestamp> =
             self.saveable(outlook, now).map(|(_, packet)| packet.deadline()).collect();
         deadlines.sort_unstable();
-        let Some(&usual) = deadlines.get(deadlines.len() / 2) else { return 0 };
-        outlook.plan.upfront(self.len(), outlook.chances(usual, now))
+        let usual = deadlines.get(deadlines.len() / 2);
+        usual.map_or(0, |&usual| outlook.chances(usual, now))
     }
 
     /// What a shard that follows the packets at once, or a margin, should be.

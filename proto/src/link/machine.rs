@@ -205,6 +205,8 @@ impl Link {
             rate_bps: self.rate.rate_bps(),
             capacity_bps: self.rate.capacity_bps(),
             load_bps: self.traffic.load_bps(),
+            protection_tx: self.outgoing.protection,
+            redundancy_tx: self.traffic.redundancy(),
         }
     }
 

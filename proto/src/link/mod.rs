@@ -144,6 +144,21 @@ pub struct Quality {
     pub capacity_bps: Option<u64>,
     /// What it carries at present, bits per second.
     pub load_bps: u64,
+    /// How the newest group was protected; `None` before the first.
+    pub protection_tx: Option<Protection>,
+    /// Repeats and parity of the last second, in bytes per byte of data.
+    pub redundancy_tx: f32,
+}
+
+/// The recovery plan in force, as one group shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// Packets of the group.
+    pub packets: u8,
+    /// Parity shards that followed them at once.
+    pub parity: u8,
+    /// How often it could be helped, that first time included; 0: too late for any help.
+    pub rounds: u8,
 }
 
 /// Why [`Link::send`] did not take a packet.

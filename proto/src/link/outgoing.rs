@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::Protection;
 use super::code::MAX_DATA;
 use super::group::{Group, Help, TYPICAL};
 use super::outlook::Outlook;
@@ -84,6 +85,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) outlook: Outlook,
+    /// How the group that was closed last is protected.
+    pub(super) protection: Option<Protection>,
     /// By number, counted on beyond the 24 bits of the wire.
     groups: BTreeMap<u64, Group>,
     next_group: u64,
@@ -105,6 +108,7 @@ impl Outgoing {
     pub(super) fn new(outlook: Outlook) -> Self {
         Self {
             outlook,
+            protection: None,
             groups: BTreeMap::new(),
             next_group: 0,
             open: [None; LANES],
@@ -283,18 +287,23 @@ impl Outgoing {
     fn close(&mut self, id: u64, now: Timestamp) {
         self.shut(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let upfront = group.close(&self.outlook, now);
+        let rounds = group.close(&self.outlook, now);
+        let packets = group.len();
+        let mut parity = 0;
         if let Some(deadline) = group.deadline(&self.outlook, now) {
             let spare = group.spare();
-            let upfront = upfront.min(self.outlook.most_margin(group.len(), deadline, now));
-            for nth in 0..upfront {
-                let at = self.outlook.margin_at((nth, upfront), deadline, now);
+            parity = self.outlook.plan.upfront(packets, rounds);
+            parity = parity.min(self.outlook.most_margin(packets, deadline, now));
+            for nth in 0..parity {
+                let at = self.outlook.margin_at((nth, parity), deadline, now);
                 self.order(id, (spare, Wave::First), at, now);
             }
             if self.outlook.chances(deadline, now) > 1 {
                 self.put_off(self.outlook.last_chance(deadline, now), Later::Unheard(id));
             }
         }
+        let [packets, parity, rounds] = [packets, parity, rounds].map(|n| n.min(255) as u8);
+        self.protection = Some(Protection { packets, parity, rounds });
         self.review(id, now);
     }
 

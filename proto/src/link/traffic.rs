@@ -59,10 +59,21 @@ impl Traffic {
 
     /// Whether so many bytes of repair are within the limit.
     pub(super) fn allows_redundant(&self, bytes: usize) -> bool {
-        let data: u64 = self.slots.iter().map(|slot| slot.data).sum();
-        let redundant: u64 = self.slots.iter().map(|slot| slot.redundant).sum();
+        let (data, redundant) = self.sums();
         let allowed = LEAST_ALLOWANCE.max((data as f64 * MOST_REDUNDANCY) as u64);
         redundant + bytes as u64 <= allowed
+    }
+
+    /// Redundant bytes per data byte over the last second.
+    pub(super) fn redundancy(&self) -> f32 {
+        let (data, redundant) = self.sums();
+        if data == 0 { 0.0 } else { redundant as f32 / data as f32 }
+    }
+
+    /// Bytes of data and of redundancy.
+    fn sums(&self) -> (u64, u64) {
+        let sum = |of: fn(&Slot) -> u64| self.slots.iter().map(of).sum();
+        (sum(|slot| slot.data), sum(|slot| slot.redundant))
     }
 
     /// Bits per second over the last second.
@@ -83,6 +94,7 @@ mod tests {
         assert!(traffic.allows_redundant(32 << 10) && !traffic.allows_redundant((32 << 10) + 1));
         traffic.note_data(100_000);
         traffic.note_redundant(149_000);
+        assert_eq!(traffic.redundancy(), 1.49);
         assert!(traffic.allows_redundant(1000) && !traffic.allows_redundant(1001));
         traffic.advance(start + Duration::from_millis(950));
         assert!(!traffic.allows_redundant(1001));

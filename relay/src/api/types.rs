@@ -131,6 +131,14 @@ pub struct Link {
     pub loss_rx: f64,
     /// Mean length of a burst of losses, in datagrams.
     pub burst_tx: f64,
+    /// Packets of the newest group of packets repaired together; `null`: there was none.
+    pub group_packets: Option<u8>,
+    /// Parity shards that followed them before any loss was known.
+    pub group_parity: Option<u8>,
+    /// How often the group could be helped before its deadline, that time included.
+    pub group_rounds: Option<u8>,
+    /// Repeats and parity of the last second, in bytes per byte of data.
+    pub redundancy_tx: f64,
     /// What the pacer allows.
     pub rate_mbps: f64,
     /// What the link was found to carry at most; `null`: no limit met so far.
