@@ -18,7 +18,8 @@
 //! different chances count as independent: chances lie a round trip apart.
 //!
 //! Limits: the shards of one chance count as neighbours on the link although others may lie between
-//! (too careful under bursts), and reports as never lost (their loss is part of the measured round).
+//! (too careful under bursts: `Outlook::most_margin` limits that), and reports as never lost (their loss
+//! is part of the measured round, and `outgoing` makes up for what none has told of in time).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
