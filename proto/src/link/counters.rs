@@ -1,5 +1,7 @@
 //! What a link counted, and what must add up.
 
+use crate::units::Class;
+
 /// Plain counters of one link, from its start. `tx` shards are ours, `rx` the neighbour's.
 ///
 /// After two quiet seconds, on every link: `data_tx` of one end = `data_first_rx + repeated_rx + decoded_rx + lost_rx` of the other.
@@ -21,8 +23,12 @@ pub struct Counters {
     pub bytes_tx: u64,
     /// Payload bytes of first-time data shards (inner headers left out).
     pub payload_tx: u64,
-    /// Packets dropped before sending because they could not arrive in time.
-    pub expired_tx: u64,
+    /// Audio packets dropped before sending because they could not arrive in time.
+    pub expired_audio_tx: u64,
+    /// Video packets dropped so.
+    pub expired_video_tx: u64,
+    /// Bulk packets dropped so.
+    pub expired_bulk_tx: u64,
     /// Packets refused because the queue was full.
     pub overflow_tx: u64,
     /// Data shards that could not be repaired because their group had to make room for newer ones.
@@ -57,4 +63,19 @@ pub struct Counters {
     pub suspects: u64,
     /// Times that it went down.
     pub downs: u64,
+}
+
+impl Counters {
+    /// Packets of all classes dropped before sending because they could not arrive in time.
+    pub fn expired_tx(&self) -> u64 {
+        self.expired_audio_tx + self.expired_video_tx + self.expired_bulk_tx
+    }
+
+    pub(super) fn note_expired(&mut self, class: Class, packets: u64) {
+        *match class {
+            Class::Audio => &mut self.expired_audio_tx,
+            Class::Video => &mut self.expired_video_tx,
+            Class::Bulk => &mut self.expired_bulk_tx,
+        } += packets;
+    }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::code::{FIRST_PARITY, MAX_DATA, MAX_PARITY, append_parity, symbol_len};
 use super::outlook::Outlook;
 use super::sent::{Outcome, Wave};
-use crate::units::Timestamp;
+use crate::units::{Class, Timestamp};
 
 /// How long after its sending a packet may still be repaired. Receivers remember groups for longer.
 pub(super) const LIFETIME: Duration = Duration::from_millis(1200);
@@ -73,6 +73,7 @@ impl InFlight {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Group {
+    pub(super) class: Class,
     open: bool,
     opened_at: Timestamp,
     /// So many packets are enough.
@@ -88,8 +89,9 @@ pub(super) struct Group {
 
 impl Group {
     /// An empty group, which closes after `wait`, or with `enough` packets.
-    pub(super) fn new(now: Timestamp, wait: Duration, enough: usize) -> Self {
+    pub(super) fn new(class: Class, now: Timestamp, wait: Duration, enough: usize) -> Self {
         Self {
+            class,
             open: true,
             opened_at: now,
             enough,
@@ -325,7 +327,7 @@ mod tests {
 
     /// A group of five packets that must arrive within 120 ms.
     fn group() -> Group {
-        let mut group = Group::new(NOW, Duration::from_millis(10), TYPICAL);
+        let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10), TYPICAL);
         (0..5)
             .for_each(|row| assert_eq!(group.add(Bytes::from(vec![row; 9]), after(120), NOW), row));
         group

@@ -126,15 +126,25 @@ impl Link {
         if bytes > self.max_packet() {
             return Err(Refused::TooLarge);
         }
-        let send_by = packet.arrive_by.minus(self.outgoing.outlook.one_way);
-        if send_by < now {
-            self.counters.expired_tx += 1;
+        let latest = packet.arrive_by.minus(self.soonest(now));
+        if latest < now {
+            self.counters.note_expired(packet.header.class, 1);
             return Err(Refused::Late);
         }
+        // Where more comes than can leave, some must go: rather those that waited for half of their
+        // time, than that all that leave do so at the last moment, too late for any repair.
+        let send_by = now + latest.since(now) / 2;
         self.queue.push(packet.header.class, bytes, send_by, packet).map_err(|_| {
             self.counters.overflow_tx += 1;
             Refused::QueueFull
         })
+    }
+
+    /// What a packet sent now takes at least: who could still arrive is not turned away for what a
+    /// queue that has gone by now did to others.
+    fn soonest(&self, now: Timestamp) -> Duration {
+        let queue = self.rate.queue(now).unwrap_or_else(|| self.delay_tx.queueing());
+        self.rtt.min().unwrap_or_default() / 2 + queue
     }
 
     /// Time has come for something. Cheap when it hasn't.
@@ -233,7 +243,7 @@ impl Link {
                     (packet.header.budget, packet.entered) = (budget, now);
                     packets.push(packet);
                 }
-                _ => self.counters.expired_tx += 1,
+                _ => self.counters.note_expired(packet.header.class, 1),
             }
         }
         packets

@@ -64,12 +64,30 @@ impl Rhythm {
     }
 }
 
+/// How pressing a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// The neighbour is known to lack it: as good as a new packet, and with less time.
+    Lacking,
+    /// It might be lacking. On a full link the place of a packet is too dear for it.
+    Margin,
+}
+
 /// A shard that waits to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Job {
     group: u64,
     help: Help,
     wave: Wave,
+    need: Need,
+}
+
+/// Shards of one class and need take their turn together.
+pub(super) type Turn = (Class, Need);
+const TURNS: usize = 3 * 2;
+
+fn number(of: Turn) -> usize {
+    of.0 as usize * 2 + of.1 as usize
 }
 
 /// The next shard to send.
@@ -94,8 +112,8 @@ pub(super) struct Outgoing {
     open: [Option<u64>; LANES],
     /// How fast the packets of each lane come.
     rhythm: [Rhythm; LANES],
-    /// Jobs to do now.
-    ready: VecDeque<Job>,
+    /// Jobs to do now, by turn.
+    ready: [VecDeque<Job>; TURNS],
     /// By time and then by number.
     later: BTreeMap<(Timestamp, u64), Later>,
     put_off: u64,
@@ -113,7 +131,7 @@ impl Outgoing {
             next_group: 0,
             open: [None; LANES],
             rhythm: [Rhythm::default(); LANES],
-            ready: VecDeque::new(),
+            ready: Default::default(),
             later: BTreeMap::new(),
             put_off: 0,
             bytes: 0,
@@ -181,7 +199,7 @@ impl Outgoing {
             && entry.key().0 <= now
         {
             match entry.remove() {
-                Later::Send(job) => self.ready.push_back(job),
+                Later::Send(job) => self.make_ready(job),
                 Later::Review(id) => self.review_fully(id, now),
                 Later::Unheard(id) => self.cover_unheard(id, now),
             }
@@ -190,6 +208,10 @@ impl Outgoing {
             && group.is_done(&self.outlook, now)
         {
             self.remove(id);
+        }
+        // Where it never is the turn of margins, they would fill up with the dead.
+        for class in Class::ALL {
+            self.next_repair((class, Need::Margin), now);
         }
     }
 
@@ -201,10 +223,10 @@ impl Outgoing {
         flush.chain(later).min().unwrap_or(Timestamp::NEVER)
     }
 
-    /// The next shard to send, and for which group; what has become useless is skipped.
-    pub(super) fn next_repair(&mut self, now: Timestamp) -> Option<(u64, Next)> {
+    /// The next shard of a turn, and for which group; what has become useless is skipped.
+    pub(super) fn next_repair(&mut self, of: Turn, now: Timestamp) -> Option<(u64, Next)> {
         loop {
-            let job = *self.ready.front()?;
+            let job = *self.ready[number(of)].front()?;
             if let Some(group) = self.groups.get(&job.group)
                 && group.wants(job.help, &self.outlook, now)
             {
@@ -214,13 +236,13 @@ impl Outgoing {
                 };
                 return Some((job.group, shard));
             }
-            self.skip_repair();
+            self.skip_repair(of);
         }
     }
 
-    /// Leaves out the next shard.
-    pub(super) fn skip_repair(&mut self) {
-        let Some(job) = self.ready.pop_front() else { return };
+    /// Leaves out the next shard of a turn.
+    pub(super) fn skip_repair(&mut self, of: Turn) {
+        let Some(job) = self.ready[number(of)].pop_front() else { return };
         if let Some(group) = self.groups.get_mut(&job.group) {
             group.note_settled(job.help, job.wave);
         }
@@ -228,12 +250,12 @@ impl Outgoing {
 
     /// Whether shards wait to be sent now.
     pub(super) fn has_repairs(&self) -> bool {
-        !self.ready.is_empty()
+        self.ready.iter().any(|jobs| !jobs.is_empty())
     }
 
     /// Takes the shard announced by [`Self::next_repair`].
-    pub(super) fn take_repair(&mut self) -> Option<Repair> {
-        let job = self.ready.pop_front()?;
+    pub(super) fn take_repair(&mut self, of: Turn) -> Option<Repair> {
+        let job = self.ready[number(of)].pop_front()?;
         let group = self.groups.get_mut(&job.group)?;
         let at = |index| Shard { group: GroupId::new(job.group as u32), index };
         let (id, wave, k) = (job.group, job.wave, group.len() as u8);
@@ -267,7 +289,11 @@ impl Outgoing {
     /// Groups, bytes and jobs kept.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize, usize) {
-        (self.groups.len(), self.bytes, self.ready.len() + self.later.len())
+        (
+            self.groups.len(),
+            self.bytes,
+            self.ready.iter().map(VecDeque::len).sum::<usize>() + self.later.len(),
+        )
     }
 
     fn begin(&mut self, lane: usize, arrive_by: Timestamp, now: Timestamp) -> u64 {
@@ -279,7 +305,8 @@ impl Outgoing {
         // Where all help goes along, long groups need less of it: the law of large numbers.
         let chances = self.outlook.chances(arrive_by, now);
         let enough = if chances > 1 { TYPICAL } else { MAX_DATA };
-        self.groups.insert(id, Group::new(now, wait, enough));
+        let class = Class::ALL[lane / PATIENT];
+        self.groups.insert(id, Group::new(class, now, wait, enough));
         self.open[lane] = Some(id);
         id
     }
@@ -296,7 +323,7 @@ impl Outgoing {
             parity = parity.min(self.outlook.most_margin(packets, deadline, now));
             for nth in 0..parity {
                 let at = self.outlook.margin_at((nth, parity), deadline, now);
-                self.order(id, (spare, Wave::First), at, now);
+                self.order(id, (spare, Wave::First, Need::Margin), at, now);
             }
             if self.outlook.chances(deadline, now) > 1 {
                 self.put_off(self.outlook.last_chance(deadline, now), Later::Unheard(id));
@@ -319,7 +346,7 @@ impl Outgoing {
         let shards = self.outlook.plan.upfront(unheard, 1).min(unheard * MOST_FOR_UNHEARD);
         for nth in 0..shards {
             let at = self.outlook.margin_at((nth, shards), deadline, now);
-            self.order(id, (spare, Wave::Repair), at, now);
+            self.order(id, (spare, Wave::Repair, Need::Margin), at, now);
         }
     }
 
@@ -328,7 +355,7 @@ impl Outgoing {
     fn review(&mut self, id: u64, now: Timestamp) {
         let Some((help, pressing, deadline)) = self.help(id, now) else { return };
         for &help in &help[..pressing] {
-            self.order(id, (help, Wave::Repair), now, now);
+            self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
         }
         if help.len() > pressing {
             match self.outlook.patience(deadline, now) {
@@ -345,7 +372,7 @@ impl Outgoing {
         }
         let Some((help, pressing, deadline)) = self.help(id, now) else { return };
         for &help in &help[..pressing] {
-            self.order(id, (help, Wave::Repair), now, now);
+            self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
         }
         self.order_margin(id, &help[pressing..], deadline, now);
     }
@@ -365,7 +392,7 @@ impl Outgoing {
     fn order_margin(&mut self, id: u64, margin: &[Help], deadline: Timestamp, now: Timestamp) {
         for (nth, &help) in margin.iter().enumerate() {
             let at = self.outlook.margin_at((nth, margin.len()), deadline, now);
-            self.order(id, (help, Wave::Repair), at, now);
+            self.order(id, (help, Wave::Repair, Need::Margin), at, now);
         }
     }
 
@@ -383,14 +410,21 @@ impl Outgoing {
         self.later.insert((at, self.put_off), later);
     }
 
-    fn order(&mut self, id: u64, (help, wave): (Help, Wave), at: Timestamp, now: Timestamp) {
+    fn order(&mut self, id: u64, what: (Help, Wave, Need), at: Timestamp, now: Timestamp) {
+        let (help, wave, need) = what;
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.note_sending(help, wave);
-        let job = Job { group: id, help, wave };
+        let job = Job { group: id, help, wave, need };
         if at <= now {
-            self.ready.push_back(job);
+            self.make_ready(job);
         } else {
             self.put_off(at, Later::Send(job));
+        }
+    }
+
+    fn make_ready(&mut self, job: Job) {
+        if let Some(group) = self.groups.get(&job.group) {
+            self.ready[number((group.class, job.need))].push_back(job);
         }
     }
 
@@ -434,6 +468,8 @@ mod tests {
     use crate::link::plan::{OperatingPoint, Planner};
 
     const NOW: Timestamp = Timestamp::from_micros(10_000_000);
+    const LACKING: Turn = (Class::Video, Need::Lacking);
+    const MARGIN: Turn = (Class::Video, Need::Margin);
 
     fn after(millis: u64) -> Timestamp {
         NOW + Duration::from_millis(millis)
@@ -487,9 +523,9 @@ mod tests {
         assert!(patient.iter().all(|&(id, _)| id == patient[0].0 && id != urgent.0));
         outgoing.handle_timeout(after(20));
         let mut helped = BTreeSet::new();
-        while let Some((id, _)) = outgoing.next_repair(after(20)) {
+        while let Some((id, _)) = outgoing.next_repair(MARGIN, after(20)) {
             helped.insert(id);
-            outgoing.skip_repair();
+            outgoing.skip_repair(MARGIN);
         }
         assert_eq!(helped, BTreeSet::from([urgent.0]));
     }
@@ -500,16 +536,16 @@ mod tests {
         let places: Vec<_> =
             (0..20).map(|_| send(&mut outgoing, Class::Video, after(120), NOW)).collect();
         outgoing.handle_timeout(after(20));
-        assert_eq!(outgoing.next_repair(after(20)), None);
+        assert_eq!(outgoing.next_repair(MARGIN, after(20)), None);
         let told = |&place| (lost(place).0, Outcome::Arrived);
         outgoing.handle_outcomes(&places[..15].iter().map(told).collect::<Vec<_>>(), after(50));
         outgoing.handle_timeout(after(97));
-        assert_eq!(outgoing.next_repair(after(97)), None);
+        assert_eq!(outgoing.next_repair(MARGIN, after(97)), None);
         outgoing.handle_timeout(after(98));
         let mut parity = 0;
-        while let Some((id, Next::Parity(_))) = outgoing.next_repair(after(98)) {
+        while let Some((id, Next::Parity(_))) = outgoing.next_repair(MARGIN, after(98)) {
             assert_eq!(id, places[0].0);
-            outgoing.take_repair();
+            outgoing.take_repair(MARGIN);
             parity += 1;
         }
         assert!((1..=10).contains(&parity), "{parity}");
@@ -521,12 +557,12 @@ mod tests {
         let places: Vec<_> =
             (0..3).map(|_| send(&mut outgoing, Class::Video, after(200), NOW)).collect();
         outgoing.handle_outcomes(&[lost(places[1])], after(44));
-        assert_eq!(outgoing.next_repair(after(44)), Some((places[1].0, Next::Packet(6))));
-        let repair = outgoing.take_repair().unwrap();
+        assert_eq!(outgoing.next_repair(LACKING, after(44)), Some((places[1].0, Next::Packet(6))));
+        let repair = outgoing.take_repair(LACKING).unwrap();
         assert_eq!((repair.shard.index, &repair.bytes[..]), (1, &b"packet"[..]));
-        assert_eq!(outgoing.next_repair(after(44)), None);
+        assert_eq!(outgoing.next_repair(LACKING, after(44)), None);
         outgoing.handle_outcomes(&[], after(45));
-        assert_eq!(outgoing.next_repair(after(45)), None);
+        assert_eq!(outgoing.next_repair(LACKING, after(45)), None);
     }
 
     #[test]
@@ -537,7 +573,7 @@ mod tests {
         assert!(outgoing.has_repairs());
         let (sent, _) = lost(place);
         outgoing.handle_outcomes(&[(sent, Outcome::Late)], after(45));
-        assert_eq!(outgoing.next_repair(after(45)), None);
+        assert_eq!(outgoing.next_repair(LACKING, after(45)), None);
         assert!(!outgoing.has_repairs());
     }
 
@@ -546,20 +582,20 @@ mod tests {
         let mut outgoing = outgoing(0.3);
         let places: Vec<_> =
             (0..64).map(|_| send(&mut outgoing, Class::Video, after(150), NOW)).collect();
-        while outgoing.next_repair(NOW).is_some() {
-            outgoing.skip_repair(); // parity up front
+        while outgoing.next_repair(MARGIN, NOW).is_some() {
+            outgoing.skip_repair(MARGIN); // parity up front
         }
         let mut fates: Vec<_> =
             places.iter().map(|&place| (lost(place).0, Outcome::Arrived)).collect();
         fates[5].1 = Outcome::Lost;
         outgoing.handle_outcomes(&fates, after(100));
-        assert!(outgoing.next_repair(after(100)).is_some());
-        outgoing.take_repair();
-        assert_eq!(outgoing.next_repair(after(100)), None);
+        assert!(outgoing.next_repair(LACKING, after(100)).is_some());
+        outgoing.take_repair(LACKING);
+        assert_eq!(outgoing.next_repair(LACKING, after(100)), None);
         let at = outgoing.next_timeout();
         assert!(at > after(100) && at < after(130));
         outgoing.handle_timeout(at);
-        assert!(matches!(outgoing.next_repair(at), Some((_, Next::Parity(_)))));
+        assert!(matches!(outgoing.next_repair(MARGIN, at), Some((_, Next::Parity(_)))));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const MOST_PACKETS: usize = 8192;
 /// The rate of a link that has measured nothing yet, bits per second.
 const START_RATE: u64 = 20_000_000;
 
-/// A bounded first-in-first-out queue per class. Audio goes before video, video before bulk.
+/// A bounded first-in-first-out queue per class.
 ///
 /// When a class is full the *new* packet is refused: its sender learns of it at once and can count
 /// it. What has become useless leaves from the front by its deadline, so the queue does not fill
@@ -27,8 +27,6 @@ const START_RATE: u64 = 20_000_000;
 pub struct ClassQueue<T> {
     lanes: [Lane<T>; 3],
     most_bytes: usize,
-    /// Dropped since last asked.
-    expired: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +49,6 @@ impl<T> ClassQueue<T> {
         let mut queue = Self {
             lanes: std::array::from_fn(|_| Lane { waiting: VecDeque::new(), bytes: 0, expired: 0 }),
             most_bytes: 0,
-            expired: 0,
         };
         queue.set_rate(START_RATE);
         queue
@@ -84,31 +81,24 @@ impl<T> ClassQueue<T> {
         Ok(())
     }
 
-    /// The next item that can still be sent in time. Those before it that can't are dropped.
-    pub fn pop(&mut self, now: Timestamp) -> Option<T> {
-        self.drop_expired(now);
-        self.lanes.iter_mut().find_map(Lane::take).map(|next| next.item)
+    /// The next item of a class that can still be sent in time. Those before it that can't are
+    /// dropped.
+    pub fn pop(&mut self, class: Class, now: Timestamp) -> Option<T> {
+        let lane = &mut self.lanes[class as usize];
+        lane.drop_expired(now);
+        lane.take().map(|next| next.item)
     }
 
     /// The size of what [`Self::pop`] would give now. Drops what it would drop.
-    pub fn peek_bytes(&mut self, now: Timestamp) -> Option<usize> {
-        self.drop_expired(now);
-        self.next_bytes()
+    pub fn peek_bytes(&mut self, class: Class, now: Timestamp) -> Option<usize> {
+        let lane = &mut self.lanes[class as usize];
+        lane.drop_expired(now);
+        lane.waiting.front().map(|next| next.bytes)
     }
 
-    /// The size of the item in front, in time or not.
-    pub fn next_bytes(&self) -> Option<usize> {
-        self.lanes.iter().find_map(|lane| lane.waiting.front()).map(|next| next.bytes)
-    }
-
-    /// How many items were dropped for their deadline since this was last asked.
-    pub fn expired(&mut self) -> u64 {
-        std::mem::take(&mut self.expired)
-    }
-
-    /// How many items of a class were dropped for their deadline, from the start.
-    pub fn expired_of(&self, class: Class) -> u64 {
-        self.lanes[class as usize].expired
+    /// How many items of a class were dropped for their deadline since this was last asked.
+    pub fn expired(&mut self, class: Class) -> u64 {
+        std::mem::take(&mut self.lanes[class as usize].expired)
     }
 
     /// How many items wait.
@@ -133,20 +123,17 @@ impl<T> ClassQueue<T> {
             lane.waiting.drain(..).map(|waiting| waiting.item)
         })
     }
-
-    /// Only from the fronts: each item is looked at once more than it is sent.
-    fn drop_expired(&mut self, now: Timestamp) {
-        for lane in &mut self.lanes {
-            while lane.waiting.front().is_some_and(|next| next.send_by < now) {
-                lane.take();
-                lane.expired += 1;
-                self.expired += 1;
-            }
-        }
-    }
 }
 
 impl<T> Lane<T> {
+    /// Only from the front: each item is looked at once more than it is sent.
+    fn drop_expired(&mut self, now: Timestamp) {
+        while self.waiting.front().is_some_and(|next| next.send_by < now) {
+            self.take();
+            self.expired += 1;
+        }
+    }
+
     fn take(&mut self) -> Option<Waiting<T>> {
         let next = self.waiting.pop_front()?;
         self.bytes -= next.bytes;
@@ -170,16 +157,22 @@ mod tests {
         Timestamp::from_micros(ms * 1000)
     }
 
+    /// The most urgent item.
+    fn pop<T>(queue: &mut ClassQueue<T>, now: Timestamp) -> Option<T> {
+        Class::ALL.into_iter().find_map(|class| queue.pop(class, now))
+    }
+
     #[test]
-    fn audio_goes_before_video_before_bulk() {
+    fn each_class_keeps_its_order() {
         let mut queue = ClassQueue::new();
         for (class, item) in
             [(Class::Bulk, 1), (Class::Video, 2), (Class::Audio, 3), (Class::Video, 4)]
         {
             assert_eq!(queue.push(class, 100 + item, at(10), item), Ok(()));
         }
-        assert_eq!((queue.len(), queue.bytes(), queue.next_bytes()), (4, 410, Some(103)));
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(at(0))).collect();
+        assert_eq!((queue.len(), queue.bytes()), (4, 410));
+        assert_eq!(queue.peek_bytes(Class::Video, at(0)), Some(102));
+        let order: Vec<_> = std::iter::from_fn(|| pop(&mut queue, at(0))).collect();
         assert_eq!(order, [3, 2, 4, 1]);
         assert!(queue.is_empty());
         assert_eq!(queue.bytes(), 0);
@@ -191,10 +184,13 @@ mod tests {
         for (send_by, item) in [(10, 'a'), (20, 'b'), (15, 'c'), (30, 'd')] {
             assert_eq!(queue.push(Class::Video, 100, at(send_by), item), Ok(()));
         }
-        assert_eq!(queue.pop(at(10)), Some('a'));
-        assert_eq!(queue.peek_bytes(at(21)), Some(100));
-        assert_eq!(queue.pop(at(21)), Some('d'));
-        assert_eq!((queue.expired(), queue.expired(), queue.expired_of(Class::Video)), (2, 0, 2));
+        assert_eq!(pop(&mut queue, at(10)), Some('a'));
+        assert_eq!(queue.peek_bytes(Class::Video, at(21)), Some(100));
+        assert_eq!(pop(&mut queue, at(21)), Some('d'));
+        assert_eq!(
+            [Class::Audio, Class::Video, Class::Video].map(|of| queue.expired(of)),
+            [0, 2, 0]
+        );
     }
 
     #[test]
@@ -232,13 +228,13 @@ mod tests {
                 let pushes = queue.push(Class::ALL[class], bytes, at(now + patience), (class, now, patience));
                 pushed += u64::from(pushes.is_ok());
                 for _ in 0..pops {
-                    let size = queue.peek_bytes(at(now));
-                    let Some((class, since, patience)) = queue.pop(at(now)) else { break };
+                    let size = Class::ALL.into_iter().find_map(|of| queue.peek_bytes(of, at(now)));
+                    let Some((class, since, patience)) = pop(&mut queue, at(now)) else { break };
                     prop_assert!(now <= since + patience);
                     prop_assert_eq!(size, Some(steps[since as usize].1));
                     left.push((class, since));
                 }
-                expired += queue.expired();
+                expired += Class::ALL.into_iter().map(|of| queue.expired(of)).sum::<u64>();
                 let bytes: usize = queue.lanes.iter().flat_map(|l| &l.waiting).map(|w| w.bytes).sum();
                 prop_assert_eq!(queue.bytes(), bytes);
             }

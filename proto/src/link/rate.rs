@@ -1,11 +1,24 @@
 //! How fast a link may send: by its delay, not by its losses.
 //!
 //! Controllers that take each loss for congestion stall on lossy links (at 1 % random loss Cubic
-//! delivers less than a fifth). Here only a queue that stands slows the sender down. Ideas from
-//! BBR (delivery rate as the measure of capacity, drain after probing), Copa and GCC (the queue as
-//! the signal), RFC 8289 (a *standing* queue is what counts). It does not pace; [`super::pacer`]
+//! delivers less than a fifth). Here only a queue slows the sender down, and losses only where they
+//! come with a queue and exceed the link's own. [`RateControl`] says how; it does not pace, [`super::pacer`]
 //! does.
+//!
+//! What it owes to others:
+//!
+//! - the delivery rate under a queue as the measure of capacity, and growth until a queue shows:
+//!   BBR (draft-cardwell-iccrg-bbr-congestion-control, section 4.1);
+//! - the least delay of a while as the sign of a queue that *stands*: CoDel (RFC 8289, section 3.1);
+//! - a rate below the delivery rate as answer to overuse, and multiplicative growth otherwise:
+//!   Google Congestion Control (draft-ietf-rmcat-gcc, section 5.5);
+//! - bytes in flight as the queue of the near future, so that a drain ends when the queue does and
+//!   not a round trip later: SCReAM's self-clocking (RFC 8298, section 4.1.2), used as O. Smith's
+//!   predictor ("Closer control of loops with dead time", 1957);
+//! - a mode for the company of senders that fill queues: Copa (Arun and Balakrishnan, NSDI 2018,
+//!   section 2.2). Like Copa's it halts at losses, but only at more than the link has by itself.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::units::Timestamp;
@@ -16,28 +29,60 @@ const MOST_RATE: f64 = 10e9;
 /// A few audio flows always pass.
 const LEAST_RATE: f64 = 128e3;
 
-/// More standing delay than this is a queue.
-const QUEUE: Duration = Duration::from_millis(15);
+/// More standing delay than this is a queue, on a link without jitter.
+const QUEUE: Duration = Duration::from_millis(12);
 /// Less than this and delay counts as flat: only then the rate grows.
-const FLAT: Duration = Duration::from_millis(5);
-/// Delivery is measured over a standing queue of at least this length before it is believed.
-const MEASURING: Duration = Duration::from_millis(60);
-/// Share of the capacity found that is used once the queue has drained.
-const HEADROOM: f64 = 0.85;
-/// A queue of this length would be drained by sending nothing; shorter ones proportionally.
-const DRAIN_SPAN: Duration = Duration::from_millis(100);
+const FLAT: Duration = Duration::from_millis(4);
+/// How much of the link's own jitter is added to these.
+const QUEUE_JITTERS: f64 = 3.0;
+const FLAT_JITTERS: f64 = 2.0;
+/// How many times the jitter a short queue must stand before it is no jitter.
+const STANDING_JITTERS: f64 = 30.0;
+/// How long it must stand if the application sends less than it may: then it hardly grows.
+const STANDING_UNUSED: Duration = Duration::from_millis(100);
+/// Jitter of a link of which nothing is known.
+const FIRST_JITTER: Duration = Duration::from_millis(1);
+/// More jitter than this excuses nothing.
+const MOST_JITTER: Duration = Duration::from_millis(10);
+
+/// When a queue is found, it has stood at least this long: delivery since then is the capacity.
+const STOOD: Duration = Duration::from_millis(40);
+/// No longer than this is capacity averaged.
+const MEASURED: Duration = Duration::from_millis(500);
+/// A capacity that differs by less than this from the one found before is the same, measured anew.
+const ALIKE: f64 = 0.25;
+/// Share of the capacity that is used once the queue has gone.
+const HEADROOM: f64 = 0.95;
+/// At a queue of this length next to nothing is sent; at shorter ones proportionally more.
+const DRAIN_SPAN: Duration = Duration::from_millis(50);
 /// A drain sends at least this share of the capacity, so that urgent packets pass.
-const LEAST_DRAIN: f64 = 0.25;
+const LEAST_DRAIN: f64 = 0.1;
+/// A queue of our own is gone after half as much again as its length, and this.
+const PATIENCE: Duration = Duration::from_millis(150);
 
 /// Growth per step while no limit was met.
 const DOUBLING: f64 = 2.0;
 /// Growth per step near the capacity.
-const GENTLE: f64 = 1.03;
+const GENTLE: f64 = 1.015;
 /// Growth per step where there was a limit once, but it is gone.
-const RECOVERING: f64 = 1.5;
-/// So far beyond the capacity found without a queue and it is refuted. Further than a rate gets
-/// before the queue that it makes is seen.
-const REFUTED: f64 = 1.25;
+const RECOVERING: f64 = 1.4;
+/// Decline per step while a queue stands that is not yet too long, so that it goes and others who
+/// wait for that get their turn.
+const EASING: f64 = 0.993;
+/// A step waits for the effect of the one before: a round trip, and the time to see a queue.
+const SETTLING: Duration = Duration::from_millis(60);
+/// So far beyond the capacity found without a queue and it is refuted. Getting there by gentle
+/// steps would have made a queue of some 30 ms.
+const REFUTED: f64 = 1.1;
+/// In company: growth per round trip, in bits.
+const COMPANY_GROWTH: f64 = 1200.0 * 8.0;
+/// In company: what is left of the rate after losses.
+const COMPANY_CUT: f64 = 0.75;
+/// Outcomes from which losses are judged, and after how many such samples.
+const JUDGED: u32 = 20;
+const KNOWN: u32 = 8;
+/// No link loses more by itself.
+const MOST_LOSS: f64 = 0.9;
 /// Longer queues than this are all the same.
 const MOST_QUEUE: Duration = Duration::from_secs(10);
 
@@ -46,92 +91,89 @@ const MOST_QUEUE: Duration = Duration::from_secs(10);
 pub struct Feedback {
     /// Bytes that arrived.
     pub delivered_bytes: u64,
+    /// Datagrams that arrived, and that were lost.
+    pub outcomes: (u32, u32),
+    /// When the newest datagram that arrived was sent.
+    pub sent_at: Timestamp,
+    /// When it arrived, on the neighbour's clock.
+    pub arrived_at: Timestamp,
+    /// Its delay beyond the least.
+    pub queued: Duration,
+    /// Bytes sent after it.
+    pub in_flight_bytes: u64,
     /// Delay beyond the least, of late. See [`super::meter::DelayMeter::queueing`].
     pub queueing: Duration,
     /// Smoothed round-trip time.
     pub rtt: Duration,
-    /// Share of datagrams lost, 0 to 1.
-    pub loss: f32,
     /// Whether the application had less to send than the rate allows.
     pub limited_by_application: bool,
 }
 
 /// The rate of one direction of one link.
 ///
-/// It starts at 20 Mbit/s and doubles per round trip (at least 40 ms: the queue is seen only after
-/// such a time) while the delay stays flat and the application uses what it has; it stays where it
-/// is while the application sends less. Once more than 15 ms of queue stand for 60 ms, what is
-/// delivered meanwhile *is* the capacity. The rate goes below that until the queue is gone (the
-/// longer the queue, the lower), then to 85 % of it, and rises by 3 % a step. 25 % beyond a
-/// capacity without a queue, the limit is a thing of the past and the rate rises by half a step.
+/// It starts at 20 Mbit/s and doubles per round trip (at least 40 ms) while the delay stays flat
+/// and the application uses what it has; it stays where it is while the application sends less.
+///
+/// Once 12 ms of queue (more on a link with jitter) have stood for 40 ms, what was delivered since
+/// *is* the capacity. The rate goes below that, the lower the longer the queue that a packet sent
+/// now would meet: what stood before the newest packet known to have arrived, plus the bytes sent
+/// since, less the time since. When the queue has gone, 95 % of the capacity are used and the rate
+/// rises by 1.5 % a step; 10 % beyond a capacity without a queue, the limit is a thing of the past
+/// and the rate rises by 40 % a step.
+///
+/// Between a flat delay and a queue that is too long the rate declines by 0.7 % a step. A queue that
+/// is hardly too long is believed only once it has stood for thirty times the link's own jitter, or
+/// for 100 ms where the application sends less than it may.
 ///
 /// Loss does not matter, except that bytes lost on the way are part of what the link took: the
-/// delivery is divided by the share that arrives while no queue stands.
+/// delivery is divided by the share that arrives while no queue stands. More loss than that, with a
+/// queue, is an overflow: the rate falls by a quarter.
 ///
-/// A queue that stays while we hold back is not ours: the delay of a longer route, or another's
-/// queue. What is left of it after a drain is tolerated from then on, until it shrinks.
+/// A queue that stays although ours must have gone is not ours: the delay of a longer route, or
+/// another's queue. It is tolerated from then on (it may double), until it shrinks. In that company
+/// the rate grows by a packet per round trip each round trip, as TCP's would: who only looked at
+/// delay would starve beside Cubic, who did not look at losses would starve Cubic.
 #[derive(Clone, Debug)]
 pub struct RateControl {
-    /// What is allowed when no queue is being drained.
     rate: f64,
     capacity: Option<f64>,
     /// Whether a limit was ever met.
     met_limit: bool,
-    /// Smoothed loss while no queue stands.
+    /// Smoothed loss while no queue stands, and the number of samples in it, ...
     clean_loss: f64,
+    clean_samples: u32,
+    /// ... and of others.
+    other_samples: u32,
+    /// Jitter while the delay is flat, seconds, and the number of samples in it.
+    calm_jitter: f64,
+    calm_samples: u32,
     /// Standing delay that is not ours.
     tolerated: Duration,
+    arrivals: Arrivals,
     overload: Option<Overload>,
-    drain: Option<Drain>,
+    /// When what met the last queue of ours was sent.
+    stood: Option<(Timestamp, Timestamp)>,
+    losses: Losses,
     stepped_at: Timestamp,
 }
 
-/// A queue that stands.
+/// A queue stands.
 #[derive(Clone, Copy, Debug)]
 struct Overload {
-    since: Timestamp,
-    /// Delivered after `since`.
-    bytes: u64,
-}
-
-/// Sending less than the capacity until the queue is gone.
-#[derive(Clone, Copy, Debug)]
-struct Drain {
-    capacity: f64,
     began: Timestamp,
-    /// The longest queue seen before the drain had an effect.
+    /// On the neighbour's clock.
+    measured_from: Timestamp,
     longest: Duration,
-    /// The shortest standing delay seen.
     least: Duration,
-}
-
-impl Drain {
-    fn share(&self) -> f64 {
-        let share = 1.0 - self.longest.as_secs_f64() / DRAIN_SPAN.as_secs_f64();
-        share.clamp(LEAST_DRAIN, HEADROOM)
-    }
-
-    fn rate(&self) -> f64 {
-        (self.capacity * self.share()).max(LEAST_RATE)
-    }
-
-    /// When our own queue must be gone: after a round trip and what measuring takes, it shrinks by
-    /// what we send less than the capacity.
-    fn ends(&self, round_trip: Duration) -> Timestamp {
-        self.acts(round_trip) + MEASURING + self.longest.div_f64(1.0 - self.share())
-    }
-
-    /// When reports begin to show the lower rate.
-    fn acts(&self, round_trip: Duration) -> Timestamp {
-        self.began + round_trip + MEASURING
-    }
-
-    fn observe(&mut self, queue: Duration, feedback: &Feedback, now: Timestamp) {
-        if now < self.acts(round_trip(feedback)) {
-            self.longest = self.longest.max(queue);
-        }
-        self.least = self.least.min(feedback.queueing);
-    }
+    /// How long it must stand, if it stays short, to be believed.
+    suspicion: Duration,
+    /// The queue that a packet sent right at that time would have met.
+    ahead: (Duration, Timestamp),
+    /// The capacity found before, and now.
+    known: Option<f64>,
+    capacity: Option<f64>,
+    /// Rate and capacity to return to if the queue turns out not to be ours.
+    former: Option<(f64, Option<f64>)>,
 }
 
 impl RateControl {
@@ -142,31 +184,44 @@ impl RateControl {
             capacity: None,
             met_limit: false,
             clean_loss: 0.0,
+            clean_samples: 0,
+            other_samples: 0,
+            calm_jitter: FIRST_JITTER.as_secs_f64(),
+            calm_samples: 4,
             tolerated: Duration::ZERO,
+            arrivals: Arrivals::default(),
             overload: None,
-            drain: None,
+            stood: None,
+            losses: Losses::new(now),
             stepped_at: now,
         }
     }
 
     /// A report came.
     pub fn handle_report(&mut self, feedback: Feedback, now: Timestamp) {
-        let feedback = Feedback { queueing: feedback.queueing.min(MOST_QUEUE), ..feedback };
+        let feedback = Feedback {
+            queueing: feedback.queueing.min(MOST_QUEUE),
+            queued: feedback.queued.min(MOST_QUEUE),
+            ..feedback
+        };
+        self.arrivals.note(feedback.delivered_bytes, feedback.arrived_at);
         self.tolerated = self.tolerated.min(feedback.queueing);
         let queue = feedback.queueing - self.tolerated;
-        if queue > QUEUE {
-            self.handle_queue(queue, &feedback, now);
+        if queue > self.too_long() {
+            self.handle_queue(&feedback, now);
         } else {
-            self.overload = None;
-            self.end_drain(now);
-            self.learn_loss(feedback.loss);
+            self.end_overload(now);
+            self.learn_jitter(queue, &feedback);
             self.grow(queue, &feedback, now);
+        }
+        if let Some(judged) = self.losses.judge(&feedback, now) {
+            self.handle_losses(judged, &feedback, now);
         }
     }
 
     /// What may be sent now, bits per second.
     pub fn rate_bps(&self) -> u64 {
-        self.drain.as_ref().map_or(self.rate, Drain::rate) as u64
+        self.rate as u64
     }
 
     /// What the link was found to carry, bits per second; `None` while no limit was met, or once it
@@ -175,348 +230,244 @@ impl RateControl {
         self.capacity.map(|capacity| capacity as u64)
     }
 
-    fn handle_queue(&mut self, queue: Duration, feedback: &Feedback, now: Timestamp) {
-        if let Some(drain) = &mut self.drain {
-            drain.observe(queue, feedback, now);
-            if now >= drain.ends(round_trip(feedback)) {
-                self.tolerated = drain.least;
-                self.end_drain(now);
-            }
-            return;
-        }
-        let Some(overload) = &mut self.overload else {
-            self.overload = Some(Overload { since: now, bytes: 0 });
-            return;
+    /// What was sent in this time met the latest queue, and may have been dropped for it.
+    pub fn queue_stood(&self) -> Option<(Timestamp, Timestamp)> {
+        self.stood
+    }
+
+    /// The link's own jitter: what the delay varies while no queue stands.
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.calm_jitter)
+    }
+
+    /// The queue that a packet sent now would meet, while one stands.
+    pub fn queue(&self, now: Timestamp) -> Option<Duration> {
+        self.overload.map(|Overload { ahead: (queue, at), .. }| queue.saturating_sub(now.since(at)))
+    }
+
+    fn too_long(&self) -> Duration {
+        self.tolerated + QUEUE + self.jitter().mul_f64(QUEUE_JITTERS)
+    }
+
+    fn flat(&self) -> Duration {
+        FLAT + self.jitter().mul_f64(FLAT_JITTERS)
+    }
+
+    fn in_company(&self) -> bool {
+        self.tolerated > self.flat()
+    }
+
+    fn handle_queue(&mut self, feedback: &Feedback, now: Timestamp) {
+        let former = feedback.limited_by_application.then_some((self.rate, self.capacity));
+        let mut overload = self.overload.unwrap_or(Overload {
+            began: now,
+            measured_from: feedback.arrived_at.minus(STOOD),
+            longest: Duration::ZERO,
+            least: feedback.queueing,
+            suspicion: if feedback.limited_by_application {
+                STANDING_UNUSED
+            } else {
+                Duration::ZERO
+            },
+            ahead: (feedback.queueing, now),
+            known: self.capacity,
+            capacity: None,
+            former,
+        });
+        overload.longest = overload.longest.max(feedback.queueing - self.tolerated);
+        overload.least = overload.least.min(feedback.queueing);
+        let from = overload.measured_from.max(feedback.arrived_at.minus(MEASURED));
+        let stood_from = match (self.overload, self.stood) {
+            (Some(_), Some((from, _))) => from,
+            _ => feedback.sent_at.minus(STOOD),
         };
-        overload.bytes = overload.bytes.saturating_add(feedback.delivered_bytes);
-        let span = now.since(overload.since);
-        if span >= MEASURING {
-            let delivered = overload.bytes as f64 * 8.0 / span.as_secs_f64();
-            self.back_off(delivered, queue, feedback, now);
+        self.stood = Some((stood_from, now));
+        let patience = overload.longest * 3 / 2 + PATIENCE;
+        let proven = self.jitter().mul_f64(STANDING_JITTERS).max(overload.suspicion);
+        let doubtful = overload.longest < self.too_long() * 3 && now.since(overload.began) < proven;
+        if let Some(delivered) = self.arrivals.rate_since(from)
+            && !doubtful
+        {
+            let capacity = (delivered / (1.0 - self.clean_loss)).clamp(LEAST_RATE, MOST_RATE);
+            let capacity = match overload.known {
+                Some(known) if (capacity / known - 1.0).abs() < ALIKE => (capacity + known) / 2.0,
+                _ => capacity,
+            };
+            overload.former.get_or_insert((capacity, Some(capacity)));
+            overload.capacity = Some(capacity);
+            self.capacity = Some(capacity);
+            self.met_limit = true;
+            let ahead = self.queue_ahead(capacity, feedback, now);
+            overload.ahead = (ahead, now);
+            let ours = ahead.saturating_sub(self.tolerated).div_duration_f64(DRAIN_SPAN);
+            // What does not shrink is pressed harder: the capacity may have been taken for more.
+            let stays = feedback.sent_at.since(overload.began).div_duration_f64(patience).min(1.0);
+            let share = (1.0 - ours).clamp(LEAST_DRAIN, HEADROOM) * (1.0 - stays / 2.0);
+            self.rate = (capacity * share).max(LEAST_RATE);
+            self.stepped_at = now;
+        }
+        if feedback.sent_at > overload.began + patience {
+            (self.rate, self.capacity) = overload.former.unwrap_or((self.rate, self.capacity));
+            self.tolerated = overload.least;
+            self.overload = None;
+            self.stepped_at = now;
+        } else {
+            self.overload = Some(overload);
         }
     }
 
-    fn back_off(&mut self, delivered: f64, queue: Duration, feedback: &Feedback, now: Timestamp) {
-        let lost = self.clean_loss.min(share(feedback.loss));
-        let capacity = (delivered / (1.0 - lost)).clamp(LEAST_RATE, MOST_RATE);
-        self.drain = Some(Drain { capacity, began: now, longest: queue, least: feedback.queueing });
-        self.rate = (capacity * HEADROOM).clamp(LEAST_RATE, MOST_RATE);
-        self.capacity = Some(capacity);
-        self.met_limit = true;
-        self.overload = None;
-        self.stepped_at = now;
+    /// The queue that a packet sent now will meet: what the newest that arrived met, and what was
+    /// sent since, less what has left since.
+    fn queue_ahead(&self, capacity: f64, feedback: &Feedback, now: Timestamp) -> Duration {
+        let added = feedback.in_flight_bytes as f64 * 8.0 / capacity;
+        let ahead = feedback.queued + Duration::from_secs_f64(added.min(MOST_QUEUE.as_secs_f64()));
+        ahead.saturating_sub(now.since(feedback.sent_at)).max(self.tolerated)
     }
 
-    fn end_drain(&mut self, now: Timestamp) {
-        if self.drain.take().is_some() {
-            self.overload = None;
+    fn end_overload(&mut self, now: Timestamp) {
+        if let Some(Overload { capacity: Some(capacity), .. }) = self.overload.take() {
+            self.rate = (capacity * HEADROOM).max(LEAST_RATE);
             self.stepped_at = now;
         }
     }
 
-    fn learn_loss(&mut self, loss: f32) {
-        self.clean_loss += (share(loss) - self.clean_loss) / 16.0;
+    /// What a packet takes beyond the least of its 50 ms: a queue that grows and shrinks adds little
+    /// to that.
+    fn learn_jitter(&mut self, queue: Duration, feedback: &Feedback) {
+        if queue <= self.flat() {
+            let jitter = feedback.queued.saturating_sub(feedback.queueing).min(MOST_JITTER);
+            self.calm_samples = self.calm_samples.saturating_add(1);
+            let gain = f64::from(self.calm_samples.min(64));
+            self.calm_jitter += (jitter.as_secs_f64() - self.calm_jitter) / gain;
+        }
     }
 
     fn grow(&mut self, queue: Duration, feedback: &Feedback, now: Timestamp) {
-        let (factor, step) = self.growth(feedback);
-        if feedback.limited_by_application || queue > FLAT || now.since(self.stepped_at) < step {
+        let round_trip = feedback.rtt.clamp(Duration::from_millis(40), Duration::from_secs(1));
+        let settled = round_trip + SETTLING;
+        let (grown, step) = match (self.in_company(), self.capacity, self.met_limit) {
+            (true, ..) => (self.rate + COMPANY_GROWTH / round_trip.as_secs_f64(), round_trip),
+            (false, Some(_), _) => (self.rate * GENTLE, settled),
+            (false, None, true) => (self.rate * RECOVERING, settled),
+            (false, None, false) => (self.rate * DOUBLING, round_trip),
+        };
+        let flat = queue <= self.flat() || self.in_company();
+        let (grown, step) = if flat { (grown, step) } else { (self.rate * EASING, settled) };
+        if feedback.limited_by_application || now.since(self.stepped_at) < step {
             return;
         }
-        self.rate = (self.rate * factor).min(MOST_RATE);
+        self.rate = grown.clamp(LEAST_RATE, MOST_RATE);
         self.stepped_at = now;
         if self.capacity.is_some_and(|capacity| self.rate > capacity * REFUTED) {
             self.capacity = None;
         }
     }
 
-    /// By how much to grow and how long to wait before: the time in which the effect of the step
-    /// before shows.
-    fn growth(&self, feedback: &Feedback) -> (f64, Duration) {
-        let round_trip = round_trip(feedback);
-        match (self.capacity, self.met_limit) {
-            (Some(_), _) => (GENTLE, round_trip + MEASURING),
-            (None, true) => (RECOVERING, round_trip + MEASURING),
-            (None, false) => (DOUBLING, round_trip),
+    /// Losses without a queue are the link's own. More of them with a queue are a queue that
+    /// overflows: one that another sender keeps full, or too short to show.
+    fn handle_losses(&mut self, judged: Losses, feedback: &Feedback, now: Timestamp) {
+        if feedback.queueing <= self.flat() {
+            self.clean_samples = self.clean_samples.saturating_add(1);
+            let gain = f64::from(self.clean_samples.min(16));
+            self.clean_loss += (judged.share() - self.clean_loss) / gain;
+            return;
+        }
+        self.other_samples = self.other_samples.saturating_add(1);
+        let known = self.clean_samples.saturating_add(self.other_samples) >= KNOWN;
+        // Who sends less than he may is seldom the cause.
+        let queue = match feedback.limited_by_application {
+            true => self.too_long().mul_f64(0.6),
+            false => FLAT,
+        };
+        if known
+            && feedback.queueing > queue
+            && self.overload.is_none()
+            && judged.exceed(self.clean_loss)
+        {
+            let since = feedback.arrived_at.minus(feedback.rtt);
+            let delivered = self.arrivals.rate_since(since).unwrap_or(self.rate);
+            let capacity = (delivered / (1.0 - self.clean_loss)).clamp(LEAST_RATE, MOST_RATE);
+            self.rate = (self.rate.min(capacity) * COMPANY_CUT).max(LEAST_RATE);
+            self.capacity = Some(capacity);
+            self.met_limit = true;
+            self.stepped_at = now;
         }
     }
 }
 
-/// A loss that can be calculated with; not a number: none.
-fn share(loss: f32) -> f64 {
-    if loss.is_nan() { 0.0 } else { f64::from(loss).clamp(0.0, 0.95) }
+/// What arrived when, on the neighbour's clock.
+#[derive(Clone, Debug, Default)]
+struct Arrivals {
+    /// The newest arrival, and the bytes up to it.
+    latest: (Timestamp, u64),
+    /// The same at some past times, oldest first. At most [`Self::MOST`].
+    marks: VecDeque<(Timestamp, u64)>,
 }
 
-fn round_trip(feedback: &Feedback) -> Duration {
-    feedback.rtt.clamp(Duration::from_millis(40), Duration::from_secs(1))
+impl Arrivals {
+    const MARK: Duration = Duration::from_millis(5);
+    const MOST: usize = 100;
+    /// Over less no rate is told. Nobody's voice alone makes so many bytes in [`MEASURED`], nor the
+    /// queue that they meet.
+    const LEAST_SPAN: Duration = Duration::from_millis(20);
+    const LEAST_BYTES: u64 = 6_000;
+
+    fn note(&mut self, bytes: u64, at: Timestamp) {
+        self.latest = (self.latest.0.max(at), self.latest.1.saturating_add(bytes));
+        let newest = self.marks.back().map_or(Timestamp::ZERO, |&(at, _)| at);
+        if at.since(newest) >= Self::MARK {
+            self.marks.push_back(self.latest);
+            if self.marks.len() > Self::MOST {
+                self.marks.pop_front();
+            }
+        }
+    }
+
+    /// Bits per second since then.
+    fn rate_since(&self, from: Timestamp) -> Option<f64> {
+        let &(at, bytes) = self.marks.iter().find(|&&(at, _)| at >= from)?;
+        let span = self.latest.0.since(at);
+        let bytes = self.latest.1 - bytes;
+        let enough = span >= Self::LEAST_SPAN && bytes >= Self::LEAST_BYTES;
+        enough.then(|| bytes as f64 * 8.0 / span.as_secs_f64())
+    }
+}
+
+/// Outcomes since the last judgement.
+#[derive(Clone, Copy, Debug)]
+struct Losses {
+    since: Timestamp,
+    arrived: u32,
+    lost: u32,
+}
+
+impl Losses {
+    fn new(now: Timestamp) -> Self {
+        Self { since: now, arrived: 0, lost: 0 }
+    }
+
+    /// Counts; what came together, once per round trip.
+    fn judge(&mut self, feedback: &Feedback, now: Timestamp) -> Option<Self> {
+        self.arrived = self.arrived.saturating_add(feedback.outcomes.0);
+        self.lost = self.lost.saturating_add(feedback.outcomes.1);
+        let ripe = self.all() >= JUDGED && now.since(self.since) >= feedback.rtt.max(SETTLING);
+        ripe.then(|| std::mem::replace(self, Self::new(now)))
+    }
+
+    fn all(&self) -> u32 {
+        self.arrived.saturating_add(self.lost)
+    }
+
+    fn share(&self) -> f64 {
+        (f64::from(self.lost) / f64::from(self.all().max(1))).min(MOST_LOSS)
+    }
+
+    /// Whether these are more than so large a share and chance explain.
+    fn exceed(&self, share: f64) -> bool {
+        let expected = f64::from(self.all()) * share;
+        f64::from(self.lost) > expected + 4.0 * expected.sqrt() + 1.0
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use rand::rngs::SmallRng;
-    use rand::{Rng, SeedableRng};
-
-    use super::super::meter::{DelayMeter, LossMeter};
-    use super::super::pacer::Pacer;
-    use super::*;
-
-    const TICK: Duration = Duration::from_micros(100);
-    const ONE_WAY: Duration = Duration::from_millis(20);
-    const REPORT_GAP: Duration = Duration::from_millis(10);
-    const PACKET: usize = 1200;
-    const BUFFER: usize = 64_000;
-
-    /// A sender with our pacer, a bottleneck with a queue, random loss behind it, and a receiver
-    /// with our meters that reports every 10 ms.
-    struct Bottleneck {
-        now: Timestamp,
-        random: SmallRng,
-        control: RateControl,
-        pacer: Pacer,
-        /// Bits per second that the application offers and the bottleneck carries.
-        offered: f64,
-        capacity: f64,
-        loss: f64,
-        backlog: f64,
-        ran_dry: bool,
-        next_seq: u64,
-        credit: f64,
-        /// Sequence number and departure of what stands in the bottleneck.
-        queue: VecDeque<(u64, Timestamp)>,
-        flying: VecDeque<(Timestamp, u64, Timestamp)>,
-        reports: VecDeque<(Timestamp, Feedback)>,
-        delay: DelayMeter,
-        losses: LossMeter,
-        expected: u64,
-        delivered: u64,
-        reported_at: Timestamp,
-        seen: Seen,
-    }
-
-    /// What happened since it was last taken.
-    #[derive(Default)]
-    struct Seen {
-        served: u64,
-        /// Queueing delay of each packet served, in microseconds.
-        waits: Vec<u64>,
-    }
-
-    impl Seen {
-        fn wait_ms(&mut self, quantile: f64) -> f64 {
-            self.waits.sort_unstable();
-            let at = ((self.waits.len() - 1) as f64 * quantile) as usize;
-            self.waits[at] as f64 / 1000.0
-        }
-    }
-
-    impl Bottleneck {
-        fn new(offered: f64, capacity: f64, loss: f64) -> Self {
-            let now = Timestamp::from_micros(1_700_000_000_000_000);
-            let control = RateControl::new(now);
-            let pacer = Pacer::new(control.rate_bps(), now);
-            Self {
-                now,
-                random: SmallRng::seed_from_u64(1),
-                control,
-                pacer,
-                offered,
-                capacity,
-                loss,
-                backlog: 0.0,
-                ran_dry: true,
-                next_seq: 0,
-                credit: 0.0,
-                queue: VecDeque::new(),
-                flying: VecDeque::new(),
-                reports: VecDeque::new(),
-                delay: DelayMeter::new(),
-                losses: LossMeter::new(),
-                expected: 0,
-                delivered: 0,
-                reported_at: now,
-                seen: Seen::default(),
-            }
-        }
-
-        fn run(&mut self, span: Duration) -> Seen {
-            let end = self.now + span;
-            while self.now < end {
-                self.now = self.now + TICK;
-                self.offer();
-                self.serve();
-                self.receive();
-                self.hear();
-            }
-            std::mem::take(&mut self.seen)
-        }
-
-        /// The application offers; what the pacer allows leaves. 100 ms wait at most.
-        fn offer(&mut self) {
-            let limit = self.control.rate_bps() as f64 / 80.0;
-            self.backlog =
-                (self.backlog + self.offered / 8.0 * TICK.as_secs_f64()).min(limit.max(3000.0));
-            while self.backlog >= PACKET as f64 && self.pacer.ready_at(self.now) <= self.now {
-                self.backlog -= PACKET as f64;
-                self.pacer.spend(PACKET, self.now);
-                if (self.queue.len() + 1) * PACKET <= BUFFER {
-                    self.queue.push_back((self.next_seq, self.now));
-                }
-                self.next_seq += 1;
-            }
-            self.ran_dry |= self.backlog < PACKET as f64;
-        }
-
-        fn serve(&mut self) {
-            let bits = PACKET as f64 * 8.0;
-            self.credit = (self.credit + self.capacity * TICK.as_secs_f64())
-                .min(bits.max(self.capacity * TICK.as_secs_f64() * 2.0));
-            while self.credit >= bits
-                && let Some((seq, sent_at)) = self.queue.pop_front()
-            {
-                self.credit -= bits;
-                self.seen.served += PACKET as u64;
-                self.seen.waits.push(self.now.since(sent_at).as_micros() as u64);
-                if !self.random.random_bool(self.loss) {
-                    self.flying.push_back((self.now + ONE_WAY, seq, sent_at));
-                }
-            }
-        }
-
-        fn receive(&mut self) {
-            let now = self.now;
-            while let Some((_, seq, sent_at)) = self.flying.pop_front_if(|(at, ..)| *at <= now) {
-                (self.expected..seq).for_each(|_| self.losses.record(false, now));
-                self.losses.record(true, now);
-                self.expected = seq + 1;
-                self.delay.record(now.micros_after(sent_at) + 123_456, now);
-                self.delivered += PACKET as u64;
-            }
-            if now.since(self.reported_at) >= REPORT_GAP {
-                self.reported_at = now;
-                let feedback = Feedback {
-                    delivered_bytes: std::mem::take(&mut self.delivered),
-                    queueing: self.delay.queueing(),
-                    rtt: ONE_WAY * 2,
-                    loss: self.losses.loss(),
-                    limited_by_application: false,
-                };
-                self.reports.push_back((now + ONE_WAY, feedback));
-            }
-        }
-
-        fn hear(&mut self) {
-            let now = self.now;
-            while let Some((_, feedback)) = self.reports.pop_front_if(|(at, _)| *at <= now) {
-                let limited_by_application = std::mem::take(&mut self.ran_dry);
-                self.control.handle_report(Feedback { limited_by_application, ..feedback }, now);
-                self.pacer.set_rate(self.control.rate_bps(), now);
-            }
-        }
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_full_bottleneck_is_used_without_a_queue() {
-        for loss in [0.0, 0.05, 0.3] {
-            let mut link = Bottleneck::new(50e6, 10e6, loss);
-            link.run(3 * SECOND);
-            let mut seen = link.run(20 * SECOND);
-            let used = seen.served as f64 * 8.0 / 20.0 / 10e6;
-            let (median, p95) = (seen.wait_ms(0.5), seen.wait_ms(0.95));
-            println!("loss {loss}: used {used:.3}, queue median {median:.1} ms, p95 {p95:.1} ms");
-            assert!(used >= 0.85, "used {used} at loss {loss}");
-            assert!(p95 <= 30.0, "queue of {p95} ms at loss {loss}");
-            let capacity = link.control.capacity_bps().unwrap_or_default() as f64;
-            assert!((0.85..1.2).contains(&(capacity / 10e6)), "capacity {capacity} at loss {loss}");
-        }
-    }
-
-    #[test]
-    fn a_bottleneck_that_shrinks_and_grows_is_followed() {
-        let mut link = Bottleneck::new(8e6, 10e6, 0.0);
-        link.run(5 * SECOND);
-        link.capacity = 2e6;
-        link.run(SECOND / 2);
-        let mut settling = link.run(SECOND);
-        let mut seen = link.run(18 * SECOND);
-        let used = seen.served as f64 * 8.0 / 18.0 / 2e6;
-        println!(
-            "settling p95 {:.1} ms; used {used:.3}, queue p95 {:.1} ms",
-            settling.wait_ms(0.95),
-            seen.wait_ms(0.95)
-        );
-        assert!(used >= 0.85, "used {used}");
-        assert!(settling.wait_ms(0.5) <= 60.0 && seen.wait_ms(0.95) <= 40.0);
-        link.capacity = 10e6;
-        link.run(2 * SECOND);
-        let mut seen = link.run(5 * SECOND);
-        let used = seen.served as f64 * 8.0 / 5.0 / 8e6;
-        assert!(used >= 0.9 && seen.wait_ms(0.95) <= 30.0, "used {used} of what was offered");
-    }
-
-    #[test]
-    fn random_loss_alone_lowers_nothing() {
-        for loss in [0.05, 0.3] {
-            let mut link = Bottleneck::new(15e6, 1e9, loss);
-            link.run(10 * SECOND);
-            assert!(link.control.rate_bps() >= 20_000_000, "{}", link.control.rate_bps());
-            assert_eq!(link.control.capacity_bps(), None);
-        }
-    }
-
-    #[test]
-    fn the_rate_doubles_while_it_is_used_and_then_stays() {
-        let mut link = Bottleneck::new(500e6, 1e9, 0.0);
-        link.run(SECOND / 2);
-        assert!(link.control.rate_bps() >= 500_000_000, "{}", link.control.rate_bps());
-        let reached = link.control.rate_bps();
-        link.offered = 1e6;
-        link.run(30 * SECOND);
-        assert_eq!(link.control.rate_bps(), reached);
-    }
-
-    #[test]
-    fn a_longer_route_costs_a_moment_only() {
-        let mut control = RateControl::new(Timestamp::ZERO);
-        let mut now = Timestamp::ZERO;
-        let mut lowest = u64::MAX;
-        for _ in 0..200 {
-            now = now + REPORT_GAP;
-            // 8 Mbit/s arrive, 60 ms later than they used to.
-            let feedback = Feedback {
-                delivered_bytes: 10_000,
-                queueing: Duration::from_millis(60),
-                rtt: 3 * ONE_WAY,
-                loss: 0.0,
-                limited_by_application: false,
-            };
-            control.handle_report(feedback, now);
-            lowest = lowest.min(control.rate_bps());
-        }
-        assert!(lowest < 8_000_000);
-        assert!(control.rate_bps() > 8_000_000, "{}", control.rate_bps());
-    }
-
-    #[test]
-    fn odd_reports_keep_the_rate_in_its_bounds() {
-        let mut control = RateControl::new(Timestamp::ZERO);
-        for step in 0..1000u64 {
-            let feedback = Feedback {
-                delivered_bytes: if step % 3 == 0 { u64::MAX } else { 0 },
-                queueing: if step % 40 < 20 { Duration::MAX } else { Duration::ZERO },
-                rtt: if step % 2 == 0 { Duration::MAX } else { Duration::ZERO },
-                loss: [f32::NAN, 1.0, -1.0, 0.5][step as usize % 4],
-                limited_by_application: step % 7 == 0,
-            };
-            control.handle_report(feedback, Timestamp::from_micros(step * step * 1000));
-            assert!(
-                (128_000..=10_000_000_000).contains(&control.rate_bps()),
-                "{}",
-                control.rate_bps()
-            );
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use super::machine::Link;
 use super::outlook::Outlook;
 use super::plan::OperatingPoint;
 use super::rate::Feedback;
-use super::sent::{Covered, Patience};
+use super::sent::{Outcome, Patience};
 use super::{Inbound, LinkEvent};
 use crate::frame::{Frame, Heartbeat, Report, Shard};
 use crate::packet::Header;
@@ -178,43 +178,58 @@ impl Link {
         if let Ok(micros @ 1..) = u64::try_from(round_trip) {
             self.rtt.record(Duration::from_micros(micros), now);
         }
+        let delay = arrived_at.micros_after(sent_at);
         if self.sent.acknowledge(report.largest) {
-            self.delay_tx.record(arrived_at.micros_after(sent_at), now);
+            self.delay_tx.record(delay, now);
             self.watch.handle_covered(sent_at, now);
         }
         let mut outcomes = Vec::new();
-        let covered = self.sent.handle_report(report, reported_at, self.patience(), &mut outcomes);
+        let patience = self.patience(delay);
+        let covered = self.sent.handle_report(report, reported_at, patience, &mut outcomes);
         let grace = self.rtt.smoothed().unwrap_or_default() + self.rtt.deviation() * 4 + STALL;
         self.sent.settle(&mut self.loss_tx, grace, now);
-        self.learn(covered, now);
+        if let Some(after) = covered.loss_found_after {
+            self.detection.record(after, now);
+        }
+        let count = |wanted| outcomes.iter().filter(|(_, outcome)| *outcome == wanted).count();
+        let feedback = Feedback {
+            delivered_bytes: covered.bytes,
+            outcomes: (count(Outcome::Arrived) as u32, count(Outcome::Lost) as u32),
+            sent_at,
+            arrived_at,
+            queued: self.delay_tx.beyond_least(delay),
+            in_flight_bytes: self.sent.bytes_after(report.largest),
+            queueing: self.delay_tx.queueing(),
+            rtt: self.rtt.smoothed().unwrap_or_default(),
+            limited_by_application: !std::mem::take(&mut self.held_back),
+        };
+        let queued = self.rate.queue(now).is_some();
+        self.rate.handle_report(feedback, now);
+        if let Some((from, to)) = self.rate.queue_stood() {
+            self.sent.set_queued(from, to);
+        }
+        if queued && self.rate.queue(now).is_none() {
+            self.delay_tx.resume(delay, self.rate.jitter());
+        }
+        self.learn(now);
         self.outgoing.handle_outcomes(&outcomes, now);
     }
 
-    fn patience(&self) -> Patience {
+    /// What did not come with a packet that took `delay`, but should have: in front of a queue that
+    /// grows nothing is late by the mean of the past.
+    fn patience(&self, delay: i64) -> Patience {
         let jitter = self.delay_tx.jitter();
         Patience {
-            raw_delay: self.delay_tx.smoothed().unwrap_or_default(),
+            raw_delay: self.delay_tx.smoothed().map_or(delay, |usual| usual.max(delay)),
             reordering: jitter * 2,
             tail: jitter * 4 + TAIL_MARGIN,
         }
     }
 
     /// Renews what follows from the measurements.
-    fn learn(&mut self, covered: Covered, now: Timestamp) {
-        if let Some(after) = covered.loss_found_after {
-            self.detection.record(after, now);
-        }
-        let rtt = self.rtt.smoothed().unwrap_or_default();
-        self.receipts.set_rtt(rtt);
+    fn learn(&mut self, now: Timestamp) {
+        self.receipts.set_rtt(self.rtt.smoothed().unwrap_or_default());
         self.receipts.set_way_back(self.loss_tx.loss(), self.loss_tx.burst());
-        let feedback = Feedback {
-            delivered_bytes: covered.bytes,
-            queueing: self.delay_tx.queueing(),
-            rtt,
-            loss: self.loss_tx.loss(),
-            limited_by_application: !std::mem::take(&mut self.held_back),
-        };
-        self.rate.handle_report(feedback, now);
         self.pacer.set_rate(self.rate.rate_bps(), now);
         self.queue.set_rate(self.rate.rate_bps());
         self.outgoing.outlook = self.outlook();

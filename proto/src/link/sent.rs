@@ -99,11 +99,24 @@ pub(super) struct SentLog {
     settled: usize,
     /// The highest number acknowledged.
     acknowledged: Option<LinkSeq>,
+    /// What was sent in this time met a queue of ours: its fate says nothing of the link.
+    queued: (Timestamp, Timestamp),
 }
 
 impl SentLog {
     pub(super) fn new() -> Self {
-        Self { entries: VecDeque::new(), first: LinkSeq(0), settled: 0, acknowledged: None }
+        Self {
+            entries: VecDeque::new(),
+            first: LinkSeq(0),
+            settled: 0,
+            acknowledged: None,
+            queued: (Timestamp::NEVER, Timestamp::ZERO),
+        }
+    }
+
+    /// What is sent from here to there meets a queue of ours.
+    pub(super) fn set_queued(&mut self, from: Timestamp, to: Timestamp) {
+        self.queued = (from, to);
     }
 
     /// The number for something that leaves now.
@@ -131,6 +144,12 @@ impl SentLog {
             self.acknowledged = Some(seq);
         }
         newer
+    }
+
+    /// Bytes sent after `seq`.
+    pub(super) fn bytes_after(&self, seq: LinkSeq) -> u64 {
+        let after = self.index(seq).map_or(0, |at| at + 1);
+        self.entries.range(after..).map(|entry| u64::from(entry.bytes)).sum()
     }
 
     fn index(&self, seq: LinkSeq) -> Option<usize> {
@@ -168,7 +187,10 @@ impl SentLog {
                 _ => continue,
             };
             entry.fate = fate;
-            covered.note(entry, reported_at, patience.raw_delay);
+            if entry.at < self.queued.0 || entry.at > self.queued.1 {
+                covered.note_loss(entry, reported_at, patience.raw_delay);
+            }
+            covered.note_arrival(entry);
             fates.push((entry.sent, outcome));
         }
         covered
@@ -179,7 +201,9 @@ impl SentLog {
     /// receiver reports late what it has long received.
     pub(super) fn settle(&mut self, meter: &mut LossMeter, grace: Duration, now: Timestamp) {
         while let Some(entry) = self.entries.get_mut(self.settled) {
+            let queued = self.queued.0 <= entry.at && entry.at <= self.queued.1;
             match entry.fate {
+                Fate::Arrived | Fate::Lost if queued => {}
                 Fate::Arrived => meter.record(true, now),
                 Fate::Lost if now.since(entry.at) < grace => break,
                 Fate::Lost => meter.record(false, now),
@@ -193,15 +217,17 @@ impl SentLog {
 }
 
 impl Covered {
-    fn note(&mut self, entry: &Entry, reported_at: Timestamp, raw_delay: i64) {
-        match entry.fate {
-            Fate::Arrived => self.bytes += u64::from(entry.bytes),
-            Fate::Lost => {
-                let after = reported_at.micros_after(entry.at).saturating_sub(raw_delay).max(0);
-                let after = Duration::from_micros(after as u64);
-                self.loss_found_after = self.loss_found_after.max(Some(after));
-            }
-            Fate::Unknown | Fate::Forgotten => {}
+    fn note_arrival(&mut self, entry: &Entry) {
+        if entry.fate == Fate::Arrived {
+            self.bytes += u64::from(entry.bytes);
+        }
+    }
+
+    fn note_loss(&mut self, entry: &Entry, reported_at: Timestamp, raw_delay: i64) {
+        if entry.fate == Fate::Lost {
+            let after = reported_at.micros_after(entry.at).saturating_sub(raw_delay).max(0);
+            let after = Duration::from_micros(after as u64);
+            self.loss_found_after = self.loss_found_after.max(Some(after));
         }
     }
 }

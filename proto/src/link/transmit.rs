@@ -1,5 +1,5 @@
 //! What a link sends, and in what order: reports and heartbeats at once, then, as the pacer allows,
-//! repairs before new packets.
+//! class by class what the neighbour is known to lack, new packets, and redundancy.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::Heat;
 use super::machine::{Link, TRAIN, budget_left};
-use super::outgoing::{Next, Repair};
+use super::outgoing::{Need, Next, Repair};
 use super::sent::{Sent, Wave};
 use crate::frame::{DATA_OVERHEAD, FIRST_PARITY, Frame, Heartbeat, PARITY_OVERHEAD, Shard};
 use crate::packet::Header;
-use crate::units::{LinkSeq, Timestamp};
+use crate::units::{Class, LinkSeq, Timestamp};
 
 /// A hot link is not silent for longer.
 const HOT_GAP: Duration = Duration::from_millis(10);
@@ -140,21 +140,28 @@ impl Link {
         }
         // One shard per group and datagram: shards lost together are no help to each other.
         let mut groups = Vec::new();
-        while groups.len() < MOST_FRAMES {
-            match self.pack_repair(&groups, now) {
-                Some(group) => groups.push(group),
-                None => break,
+        // By class; what is lacking is as good as what is new, and has less time. What only might
+        // be lacking comes last: on a full link, whose queue never empties, never.
+        for class in Class::ALL {
+            self.pack_repairs((class, Need::Lacking), &mut groups, now);
+            if let Some(datagram) = self.pack_packets(class, now) {
+                return Some(datagram);
             }
+            if self.queue.peek_bytes(class, now).is_some() {
+                break; // it does not fit
+            }
+            self.pack_repairs((class, Need::Margin), &mut groups, now);
         }
+        self.packer.finish()
+    }
+
+    /// Adds packets of a class as long as there is room; the datagram, if that ended it.
+    fn pack_packets(&mut self, class: Class, now: Timestamp) -> Option<Bytes> {
         for _ in 0..MOST_FRAMES {
-            let (packet, bytes) = match self.next_packet(now) {
-                Some(next) => next,
-                None => break,
-            };
+            let (packet, bytes) = self.next_packet(class, now)?;
             let room = self.packer.room_after(DATA_OVERHEAD + bytes);
             let another = room >= LEAST_ROOM
-                && self.queue.peek_bytes(now).is_some_and(|next| DATA_OVERHEAD + next <= room);
-            self.count_expired();
+                && self.peek_bytes(now).is_some_and(|next| DATA_OVERHEAD + next <= room);
             let (class, arrive_by) = (packet.header.class, packet.arrive_by);
             let (group, shard) = self.outgoing.place(class, arrive_by, now);
             let seq = self.note_packet((group, shard), bytes, packet.payload.len(), now);
@@ -169,30 +176,35 @@ impl Link {
             self.packer.push(Frame::Data { seq, shard, packet: frozen.clone() });
             self.outgoing.add(group, frozen, arrive_by, now);
         }
-        self.packer.finish()
+        None
     }
 
-    /// The next queued packet that fits, ready to go, and its length.
-    fn next_packet(&mut self, now: Timestamp) -> Option<(super::Outbound, usize)> {
+    /// The size of the next packet of any class.
+    fn peek_bytes(&mut self, now: Timestamp) -> Option<usize> {
+        Class::ALL.into_iter().find_map(|class| {
+            let next = self.queue.peek_bytes(class, now);
+            self.counters.note_expired(class, self.queue.expired(class));
+            next
+        })
+    }
+
+    /// The next queued packet of a class if it fits, ready to go, and its length.
+    fn next_packet(&mut self, class: Class, now: Timestamp) -> Option<(super::Outbound, usize)> {
         loop {
-            let bytes = self.queue.peek_bytes(now);
-            self.count_expired();
+            let bytes = self.queue.peek_bytes(class, now);
+            self.counters.note_expired(class, self.queue.expired(class));
             if bytes? + DATA_OVERHEAD > self.packer.room() {
                 return None;
             }
-            let mut packet = self.queue.pop(now)?;
+            let mut packet = self.queue.pop(class, now)?;
             match budget_left(&packet, now) {
                 Some(budget) => {
                     (packet.header.budget, packet.header.sent_at) = (budget, now.wire());
                     return Some((packet, bytes?));
                 }
-                None => self.counters.expired_tx += 1,
+                None => self.counters.note_expired(class, 1),
             }
         }
-    }
-
-    fn count_expired(&mut self) {
-        self.counters.expired_tx += self.queue.expired();
     }
 
     /// A packet is sent for the first time.
@@ -219,11 +231,20 @@ impl Link {
         packet.freeze()
     }
 
-    /// Adds the next repair to the datagram and gives its group; `None` if there is none, no room
-    /// for it, or one of the same group there already.
-    fn pack_repair(&mut self, groups: &[u64], now: Timestamp) -> Option<u64> {
+    /// Adds repairs of a lane to the datagram as long as there is room.
+    fn pack_repairs(&mut self, of: (Class, Need), groups: &mut Vec<u64>, now: Timestamp) {
+        while groups.len() < MOST_FRAMES
+            && let Some(group) = self.pack_repair(of, groups, now)
+        {
+            groups.push(group);
+        }
+    }
+
+    /// Adds the next repair of a lane to the datagram and gives its group; `None` if there is none,
+    /// no room for it, or one of the same group there already.
+    fn pack_repair(&mut self, of: (Class, Need), groups: &[u64], now: Timestamp) -> Option<u64> {
         let (group, bytes) = loop {
-            let (group, next) = self.outgoing.next_repair(now)?;
+            let (group, next) = self.outgoing.next_repair(of, now)?;
             let bytes = match next {
                 Next::Packet(bytes) => DATA_OVERHEAD + bytes,
                 Next::Parity(bytes) => PARITY_OVERHEAD + bytes,
@@ -231,12 +252,12 @@ impl Link {
             if self.traffic.allows_redundant(bytes) {
                 break (group, bytes);
             }
-            self.outgoing.skip_repair();
+            self.outgoing.skip_repair(of);
         };
         if bytes > self.packer.room() || groups.contains(&group) {
             return None;
         }
-        let repair = self.outgoing.take_repair()?;
+        let repair = self.outgoing.take_repair(of)?;
         self.traffic.note_redundant(bytes);
         self.beats.note_data(now);
         let seq = self.number(repair.sent, bytes, now);

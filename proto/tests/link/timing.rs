@@ -154,7 +154,7 @@ fn what_cannot_be_carried_is_refused() {
     assert_eq!(bench.send(0, most + 1, 100 * MILLI), Err(Refused::TooLarge));
     assert_eq!(bench.send(1, most, 100 * MILLI), Ok(()));
     assert_eq!(bench.send(2, 100, 19 * MILLI), Err(Refused::Late));
-    assert_eq!(bench.counters(0).expired_tx, 1);
+    assert_eq!(bench.counters(0).expired_tx(), 1);
     let now = bench.clock(0);
     let flood = (3..100_000).map(|seq| outbound(seq, 1000, 500 * MILLI, Class::Bulk, now));
     let refused =

@@ -169,6 +169,11 @@ impl LinkModel {
         &self.counters
     }
 
+    /// How long a packet that enters now waits for those in front of it.
+    pub fn waiting(&self, now: Timestamp) -> Duration {
+        Duration::from_micros(self.free_at_ns.div_ceil(1000).saturating_sub(now.as_micros()))
+    }
+
     /// The arrival time, in order, if the packet gets through.
     fn pass(&mut self, bytes: usize, now: Timestamp) -> Result<Timestamp, DropReason> {
         if !self.up {

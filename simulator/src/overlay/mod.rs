@@ -359,6 +359,18 @@ impl Overlay {
         arrivals.filter(sound).map(|arrival| arrival.at).min()
     }
 
+    /// A packet of somebody else's, of `bytes` bytes, enters a link at [`Self::now`]; when it comes out.
+    /// `None`: never.
+    pub fn cross(&mut self, from: &str, to: &str, bytes: usize) -> Option<Timestamp> {
+        self.offer(self.number(from), self.number(to), bytes)
+    }
+
+    /// How long a packet that enters a link now waits in front of its bottleneck.
+    pub fn waiting(&self, from: &str, to: &str) -> Duration {
+        let link = self.links.get(&(self.number(from), self.number(to)));
+        link.map_or(Duration::ZERO, |link| link.waiting(self.now))
+    }
+
     fn delay(&self, from: usize, to: usize) -> Duration {
         self.links.get(&(from, to)).map_or(Duration::ZERO, |link| link.spec().delay)
     }

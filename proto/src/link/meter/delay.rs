@@ -64,6 +64,14 @@ impl DelayMeter {
         self.recent.record(micros, now);
     }
 
+    /// A queue has gone: the mean is that of now, the deviation that of before.
+    pub fn resume(&mut self, micros: i64, jitter: Duration) {
+        if let Some(origin) = self.origin {
+            self.smoothed = micros.saturating_sub(origin) as f64;
+            self.deviation = jitter.as_micros() as f64;
+        }
+    }
+
     /// The smoothed delay in microseconds, over the last 100 ms or 8 samples, whichever is longer.
     pub fn smoothed(&self) -> Option<i64> {
         self.origin.map(|origin| origin.saturating_add(self.smoothed.round() as i64))
@@ -81,15 +89,16 @@ impl DelayMeter {
         Duration::from_micros(self.deviation.round() as u64)
     }
 
+    /// How much a sample exceeds [`Self::min`].
+    pub fn beyond_least(&self, micros: i64) -> Duration {
+        let least = self.base.get().unwrap_or(micros);
+        Duration::from_micros(micros.saturating_sub(least).max(0) as u64)
+    }
+
     /// How long a packet stood in queues of late: the least delay of the last 40 to 50 ms (of the
     /// last sample if that is older) less [`Self::min`].
     pub fn queueing(&self) -> Duration {
-        match (self.recent.get(), self.base.get()) {
-            (Some(recent), Some(base)) => {
-                Duration::from_micros(recent.saturating_sub(base).max(0) as u64)
-            }
-            _ => Duration::ZERO,
-        }
+        self.recent.get().map_or(Duration::ZERO, |recent| self.beyond_least(recent))
     }
 }
 
