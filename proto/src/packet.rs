@@ -40,6 +40,9 @@ impl Fragment {
 pub enum PacketKind {
     /// A user's bytes (or a fragment of them).
     Data,
+    /// The same, one of two copies on ways that share no relay between. It keeps to its way, as a
+    /// detour might lead it over the relays of the other.
+    Twin,
     /// A [`Signal`] between the two ends.
     Signal,
 }
@@ -169,6 +172,7 @@ impl Header {
         let kind = match self.kind {
             PacketKind::Data => 0,
             PacketKind::Signal => 1,
+            PacketKind::Twin => 2,
         };
         let class = match self.class {
             Class::Audio => 0,
@@ -189,6 +193,7 @@ fn kind_from_bits(bits: u8) -> Result<PacketKind, WireError> {
     match bits {
         0 => Ok(PacketKind::Data),
         1 => Ok(PacketKind::Signal),
+        2 => Ok(PacketKind::Twin),
         unknown => Err(WireError::UnknownPacketKind(unknown)),
     }
 }

@@ -1,8 +1,8 @@
 //! When to leave a path for a better one.
 //!
 //! Moving costs reordering, and two relays that chase each other's load cost more. So a path is
-//! left at once when it is gone or suspect, quickly when it turned bad, and slowly when another is
-//! merely better; while a destination or a link is new there is nothing to be loyal to.
+//! left at once when it is gone, suspect or has turned bad, and slowly when another is merely better;
+//! while a destination or a link is new there is nothing to be loyal to.
 
 use std::time::Duration;
 
@@ -22,8 +22,11 @@ pub struct Loyalty {
     pub hold: Duration,
     /// A path that is worse than the best by this much ...
     pub bad: Cost,
-    /// ... and in percent of the best is left at once.
+    /// ... and in percent of the best is left at once. So is ...
     pub bad_percent: i64,
+    /// ... one that is worse by [`Self::bad`] and so many percent than it was at its own best, if another
+    /// is better by as much as is asked of those that are merely better.
+    pub harm_percent: i64,
     /// For so long a destination or a link is new.
     pub fresh: Duration,
 }
@@ -36,6 +39,7 @@ impl Default for Loyalty {
             hold: Duration::from_secs(5),
             bad: Cost::from_micros(10_000),
             bad_percent: 33,
+            harm_percent: 20,
             fresh: Duration::from_secs(5),
         }
     }
@@ -82,17 +86,26 @@ pub(crate) struct Watch {
     known_since: Timestamp,
     /// Since when another path has been better by enough.
     better_since: Option<Timestamp>,
+    /// The least that the present path has cost.
+    least: Option<Cost>,
 }
 
 impl Watch {
     /// Of a destination that has just become known.
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { known_since: now, better_since: None }
+        Self { known_since: now, better_since: None, least: None }
     }
 
-    /// The present path is the best.
-    pub(crate) fn settle(&mut self) {
+    /// The present path is the best, at this cost.
+    pub(crate) fn settle(&mut self, cost: Cost) {
         self.better_since = None;
+        self.note(cost);
+    }
+
+    fn note(&mut self, cost: Cost) -> Cost {
+        let least = self.least.map_or(cost, |least| least.min(cost));
+        self.least = Some(least);
+        least
     }
 
     /// Whether to leave the present path for the best one, and why.
@@ -104,7 +117,7 @@ impl Watch {
     ) -> Option<Reason> {
         let reason = self.verdict(situation, loyalty, now);
         if reason.is_some() {
-            self.better_since = None;
+            (self.better_since, self.least) = (None, Some(situation.best));
         }
         reason
     }
@@ -117,6 +130,7 @@ impl Watch {
         if at.harmful {
             return Some(Reason::Harm);
         }
+        let least = self.note(current);
         let gain = current - at.best;
         if gain <= Cost::ZERO {
             self.better_since = None;
@@ -131,6 +145,9 @@ impl Watch {
         if gain < loyalty.better.max(current.percent(loyalty.better_percent)) {
             self.better_since = None;
             return None;
+        }
+        if current - least >= loyalty.bad.max(least.percent(loyalty.harm_percent)) {
+            return Some(Reason::Bad);
         }
         let since = *self.better_since.get_or_insert(now);
         (now.since(since) >= loyalty.hold).then_some(Reason::Better)
@@ -197,6 +214,23 @@ mod tests {
         assert_eq!(watch.judge(situation(60, 52), &loyalty, at(108)), None);
         assert_eq!(watch.judge(situation(60, 52), &loyalty, at(109)), Some(Reason::Better));
         assert_eq!(watch.due(&loyalty), None);
+    }
+
+    #[test]
+    fn a_path_that_turned_bad_is_left_at_once_for_one_that_is_merely_better() {
+        let loyalty = Loyalty::default();
+        let at = |seconds: u32| Timestamp::ZERO + seconds * SECOND;
+        for (usual, current, best, reason) in [
+            (100, 140, 112, Some(Reason::Bad)),
+            (100, 118, 104, None), // has hardly changed
+            (130, 140, 112, None), // has always been like that
+            (100, 140, 128, None), // nothing is better
+        ] {
+            let mut watch = Watch::new(Timestamp::ZERO);
+            watch.settle(ms(usual));
+            let got = watch.judge(situation(current, best), &loyalty, at(100));
+            assert_eq!(got, reason, "{usual} {current} {best}");
+        }
     }
 
     #[test]

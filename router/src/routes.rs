@@ -169,7 +169,7 @@ impl Router {
     }
 
     /// Says that the disjoint pair to `to` is in use under `policy`, from the next update on, until
-    /// `to` leaves the overlay. Returns whether that is news and an update is called for.
+    /// [`Self::keep_pairs`] says otherwise or `to` leaves the overlay. Returns whether that is news and an update is called for.
     pub fn want_pair(&mut self, policy: PolicyId, to: PopKey) -> bool {
         let news = self.want_policy(policy);
         let Some(routes) = self.policies.get_mut(&policy) else { return news };
@@ -181,10 +181,15 @@ impl Router {
         true
     }
 
-    /// Says that the disjoint pair to `to` is no longer in use under `policy`.
-    pub fn drop_pair(&mut self, policy: PolicyId, to: PopKey) {
-        if let Some(routes) = self.policies.get_mut(&policy) {
-            routes.pairs.remove(&to);
+    /// Whether any disjoint pair is in use.
+    pub fn has_pairs(&self) -> bool {
+        self.policies.values().any(|routes| !routes.pairs.is_empty())
+    }
+
+    /// Says that no other disjoint pairs than these are in use any more.
+    pub fn keep_pairs(&mut self, used: &BTreeSet<(PolicyId, PopKey)>) {
+        for (&policy, routes) in &mut self.policies {
+            routes.pairs.retain(|&to, _| used.contains(&(policy, to)));
         }
     }
 

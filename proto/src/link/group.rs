@@ -287,12 +287,15 @@ impl Group {
     }
 
     /// Packets that may still be out, unless salvaged before: their bytes, when they were sent and
-    /// must arrive.
+    /// must arrive. Those that are not `wanted` stay.
     pub(super) fn salvage(
         &mut self,
+        wanted: impl Fn(&[u8]) -> bool,
         now: Timestamp,
     ) -> impl Iterator<Item = (Bytes, Timestamp, Timestamp)> {
-        let out = move |packet: &&mut Packet| packet.place == Place::Out && packet.arrive_by > now;
+        let out = move |packet: &&mut Packet| {
+            packet.place == Place::Out && packet.arrive_by > now && wanted(&packet.bytes)
+        };
         self.packets.iter_mut().filter(out).map(|packet| {
             packet.place = Place::Salvaged;
             (packet.bytes.clone(), packet.sent_at, packet.arrive_by)
@@ -393,8 +396,9 @@ mod tests {
         let (mut group, outlook) = (group(), outlook(0.1));
         group.close(&outlook, NOW);
         lose(&mut group, &[2, 4]);
-        assert_eq!(group.salvage(after(10)).count(), 2);
-        assert_eq!(group.salvage(after(10)).count(), 0);
+        assert_eq!(group.salvage(|packet| packet[0] == 4, after(10)).count(), 1);
+        assert_eq!(group.salvage(|_| true, after(10)).count(), 1);
+        assert_eq!(group.salvage(|_| true, after(10)).count(), 0);
         assert!(group.is_done(&outlook, after(10)));
     }
 }

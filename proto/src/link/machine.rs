@@ -226,10 +226,18 @@ impl Link {
     }
 
     /// Packets queued, or sent and not acknowledged, that are still in time: for the detour, when the
-    /// link is suspect. Each packet is handed out at most once; queued ones leave the queue.
-    pub fn salvage(&mut self, now: Timestamp) -> Vec<Outbound> {
+    /// link is suspect. Each packet is handed out at most once; queued ones leave the queue. Those that
+    /// are not `wanted`, told by header and length, stay.
+    pub fn salvage(
+        &mut self,
+        wanted: impl Fn(&Header, usize) -> bool,
+        now: Timestamp,
+    ) -> Vec<Outbound> {
         self.now = self.now.max(now);
-        let sent = self.outgoing.salvage(now).into_iter().filter_map(|packet| {
+        let of_packet = |packet: &[u8]| {
+            Header::decode(packet).is_ok_and(|(header, _)| wanted(&header, packet.len()))
+        };
+        let sent = self.outgoing.salvage(of_packet, now).into_iter().filter_map(|packet| {
             let (bytes, sent_at, arrive_by) = packet;
             let (header, payload) = Header::decode(&bytes).ok()?;
             let budget = header.budget.after(now.since(sent_at))?;
@@ -237,7 +245,14 @@ impl Link {
             Some(Outbound { header: Header { budget, ..header }, payload, entered: now, arrive_by })
         });
         let mut packets: Vec<Outbound> = sent.collect();
-        for mut packet in self.queue.drain() {
+        let queued: Vec<Outbound> = self.queue.drain().collect();
+        for mut packet in queued {
+            let bytes = packet.header.encoded_len() + packet.payload.len();
+            if !wanted(&packet.header, bytes) {
+                // The one refusal that there may be, for being late, is counted.
+                let _ = self.send(packet, now);
+                continue;
+            }
             match budget_left(&packet, now) {
                 Some(budget) if packet.arrive_by > now => {
                     (packet.header.budget, packet.entered) = (budget, now);

@@ -276,9 +276,13 @@ impl Outgoing {
     }
 
     /// Packets that may not have arrived and are still in time, each at most once: their bytes,
-    /// when they were sent and must arrive.
-    pub(super) fn salvage(&mut self, now: Timestamp) -> Vec<(Bytes, Timestamp, Timestamp)> {
-        self.groups.values_mut().flat_map(|group| group.salvage(now)).collect()
+    /// when they were sent and must arrive. Those that are not `wanted` stay.
+    pub(super) fn salvage(
+        &mut self,
+        wanted: impl Fn(&[u8]) -> bool,
+        now: Timestamp,
+    ) -> Vec<(Bytes, Timestamp, Timestamp)> {
+        self.groups.values_mut().flat_map(|group| group.salvage(&wanted, now)).collect()
     }
 
     /// Packets not known to have arrived when their group had to make room.

@@ -76,6 +76,15 @@ fn the_bytes_are_those_of_the_protocol() {
 }
 
 #[test]
+fn one_of_two_copies_is_a_kind_of_its_own() {
+    let mut bytes = SAMPLE;
+    bytes[0] |= 0x80;
+    let twin = Header { kind: PacketKind::Twin, ..sample() };
+    assert_eq!(encoded(&twin), bytes);
+    assert_eq!(Header::decode(&bytes), Ok((twin, &[][..])));
+}
+
+#[test]
 fn the_ingress_is_where_a_reverse_path_ends() {
     let mut back = SAMPLE;
     back[0] |= 4;
@@ -105,7 +114,7 @@ fn malformed_packets_are_refused() {
     for (name, packet, error) in [
         ("empty", vec![], cut(27, 0)),
         ("cut in its path", SAMPLE[..38].to_vec(), cut(12, 11)),
-        ("of unknown kind", with(0, 0x92), WireError::UnknownPacketKind(2)),
+        ("of unknown kind", with(0, 0xd2), WireError::UnknownPacketKind(3)),
         ("of unknown class", with(0, 0x32), WireError::UnknownClass(3)),
         ("fragment beyond the last", with(17, 3), WireError::Fragment { index: 3, count: 3 }),
         ("no fragments", with(18, 0), WireError::Fragment { index: 1, count: 0 }),
@@ -172,7 +181,7 @@ fn any_open() -> impl Strategy<Value = Open> {
 }
 
 fn any_header() -> impl Strategy<Value = Header> {
-    let kind = prop_oneof![Just(PacketKind::Data), Just(PacketKind::Signal)];
+    let kind = prop::sample::select(vec![PacketKind::Data, PacketKind::Signal, PacketKind::Twin]);
     let flags = (kind, prop::sample::select(&Class::ALL[..]), any::<bool>(), 0u8..4);
     let fragment = (1u8..).prop_flat_map(|count| (0..count, Just(count)));
     let numbers = (any::<[u32; 5]>(), fragment, 0u32..1 << 24);

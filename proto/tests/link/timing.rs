@@ -194,7 +194,7 @@ fn a_dark_link_is_suspect_soon_and_gives_back_what_is_in_time_once() {
     }
     assert_eq!(bench.ends[0].liveness[..2], [Liveness::Up, Liveness::Suspect]);
     let now = bench.clock(0);
-    let salvaged = bench.ends[0].link.salvage(now);
+    let salvaged = bench.ends[0].link.salvage(|_, _| true, now);
     let seqs: BTreeSet<u32> = salvaged.iter().map(|packet| packet.header.seq.0).collect();
     assert_eq!(seqs.len(), salvaged.len(), "each once");
     assert!((400..500).all(|seq| seqs.contains(&seq)));
@@ -204,7 +204,7 @@ fn a_dark_link_is_suspect_soon_and_gives_back_what_is_in_time_once() {
         assert!(left.abs_diff(packet.arrive_by.since(now)) <= MILLI, "{left:?}");
         assert_eq!(packet.payload.len(), 500);
     }
-    assert!(bench.ends[0].link.salvage(now).is_empty());
+    assert!(bench.ends[0].link.salvage(|_, _| true, now).is_empty());
     bench.run_for(Duration::from_secs(5));
     assert_eq!(bench.ends[0].liveness.last(), Some(&Liveness::Down));
     assert_eq!((bench.counters(0).suspects, bench.counters(0).downs), (1, 1));
@@ -218,7 +218,7 @@ fn a_suspect_link_gives_back_its_queue() {
         let packet = outbound(seq, 1000, 300 * MILLI, Class::Video, now);
         bench.ends[0].link.send(packet, now).unwrap();
     }
-    assert_eq!(bench.ends[0].link.salvage(now).len(), 100);
+    assert_eq!(bench.ends[0].link.salvage(|_, _| true, now).len(), 100);
     bench.run_for(100 * MILLI);
     assert!(bench.ends[1].received.is_empty());
 }

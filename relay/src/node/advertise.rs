@@ -1,7 +1,8 @@
 //! What of a relay's link measurements is worth telling the others, and when.
 //!
-//! A link that came or went, or carries only smaller packets than before, is told at once; another
-//! significant change at most twice a second; all of it once a minute. Deltas are cumulative: each holds every link that differs from the last full
+//! A link that came or went, or carries only smaller packets than before, is told at once; so is
+//! another significant change, but on average at most twice a second; all of it once a minute.
+//! Deltas are cumulative: each holds every link that differs from the last full
 //! statement, so a reader needs only that and the newest delta.
 
 use std::collections::BTreeMap;
@@ -12,8 +13,12 @@ use tradewind_proto::units::{PopKey, Timestamp};
 
 /// How often everything is told.
 pub const FULL_INTERVAL: Duration = Duration::from_secs(60);
-/// The least time between two deltas that are not about links coming or going.
-const DELTA_INTERVAL: Duration = Duration::from_millis(500);
+/// Of deltas that are not about links coming or going, at most so many ...
+const DELTAS: usize = 4;
+/// ... in this time: the first estimates of a link that turned bad may be far from the truth, ...
+const DELTA_INTERVAL: Duration = Duration::from_secs(2);
+/// ... so that each is given this time to get nearer.
+const DELTA_GAP: Duration = Duration::from_millis(100);
 
 /// What to state now.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +51,8 @@ pub struct Advertiser {
     full: Option<(u32, Timestamp, BTreeMap<PopKey, LinkStatement>)>,
     /// What the others know by now.
     told: BTreeMap<PopKey, LinkStatement>,
-    told_at: Timestamp,
+    /// When something was told the last times, the latest first.
+    told_at: [Timestamp; DELTAS],
     full_wanted: bool,
 }
 
@@ -70,7 +76,8 @@ impl Advertiser {
             return Some(self.state_all(links, now));
         }
         let news = self.news(links)?;
-        if news == News::Significant && now.since(self.told_at) < DELTA_INTERVAL {
+        let [latest, .., oldest] = self.told_at.map(|at| now.since(at));
+        if news == News::Significant && (latest < DELTA_GAP || oldest < DELTA_INTERVAL) {
             return None;
         }
         Some(self.state_changes(links, now))
@@ -85,7 +92,7 @@ impl Advertiser {
         self.seq += 1;
         self.full_wanted = false;
         self.told = links.clone();
-        self.told_at = now;
+        self.note_told(now);
         self.full = Some((self.seq, now, links.clone()));
         Advert::Full { seq: self.seq, links: links.values().copied().collect() }
     }
@@ -101,7 +108,7 @@ impl Advertiser {
                 }
             }
         }
-        self.told_at = now;
+        self.note_told(now);
         let Some((base, _, full)) = &self.full else { return self.state_all(links, now) };
         let changed: Vec<_> = self
             .told
@@ -116,6 +123,11 @@ impl Advertiser {
         }
         self.seq += 1;
         Advert::Delta { seq: self.seq, base: *base, links: changed, removed }
+    }
+
+    fn note_told(&mut self, now: Timestamp) {
+        self.told_at.rotate_right(1);
+        self.told_at[0] = now;
     }
 
     /// The most urgent difference between what was told and what is.
@@ -212,13 +224,24 @@ mod tests {
     #[test]
     fn significant_changes_are_told_at_most_twice_a_second() {
         let mut advertiser = started(&[link(A, 20), link(B, 5)]);
-        assert_eq!(advertiser.poll(&links(&[link(A, 40), link(B, 5)]), at(100)), None);
+        let told = |advertiser: &mut Advertiser, delay, millis| {
+            advertiser.poll(&links(&[link(A, delay), link(B, 6)]), at(millis))
+        };
+        assert_eq!(told(&mut advertiser, 30, 50), None, "it may change further");
         assert_eq!(
-            advertiser.poll(&links(&[link(A, 40), link(B, 6)]), at(500)),
+            told(&mut advertiser, 40, 100),
             Some(Advert::Delta { seq: 2, base: 1, links: vec![link(A, 40)], removed: vec![] })
         );
-        assert_eq!(advertiser.poll(&links(&[link(A, 80), link(B, 6)]), at(900)), None);
-        assert!(advertiser.poll(&links(&[link(A, 80), link(B, 6)]), at(1000)).is_some());
+        let mut deltas = Vec::new();
+        for step in 0..1_000 {
+            let (delay, millis) = (if step % 2 == 0 { 80 } else { 20 }, 110 + 10 * step);
+            if told(&mut advertiser, delay, millis).is_some() {
+                deltas.push(millis);
+            }
+        }
+        assert!(deltas.windows(2).all(|two| two[1] - two[0] >= 100), "{deltas:?}");
+        assert!(deltas.windows(5).all(|five| five[4] - five[0] >= 2_000), "{deltas:?}");
+        assert!((18..=22).contains(&deltas.len()), "{deltas:?}");
     }
 
     #[test]

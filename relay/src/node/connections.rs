@@ -1,5 +1,6 @@
 //! Connections come and go: whom the node dials, welcomes and refuses, and what is said on them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tradewind_proto::control::{Hello, Message, VERSION};
@@ -9,7 +10,7 @@ use tradewind_router::lsdb::Cursor;
 use super::control::Trust;
 use super::dial::PATIENCE;
 use super::neighbour::{Closed, ConnId, Connected, Neighbour, Refusal, Welcome};
-use super::{Mesh, News, Node, Output, mesh};
+use super::{Mesh, News, Node, Output, TIDYING, mesh};
 
 impl<T: Trust> Node<T> {
     /// A connection was made and its two ends have proven who they are.
@@ -52,7 +53,7 @@ impl<T: Trust> Node<T> {
         match self.neighbours.handle_closed(conn) {
             Closed::Nothing => {}
             Closed::Replaced(key, former) => {
-                self.control.handle_adjacent(key, Cursor::default());
+                self.renew(key, Cursor::default(), now);
                 self.resend(*former, now);
             }
             Closed::Lost(lost) => {
@@ -119,11 +120,12 @@ impl<T: Trust> Node<T> {
         }
         match outcome {
             Ok(Welcome::Neighbour { peer: key, replaced }) => {
+                self.begin(key, told, now);
                 for former in replaced {
                     let reason = "a newer connection replaces it".to_owned();
-                    self.outputs.push_back(Output::Close(former, reason));
+                    self.outputs.push_back(Output::Close(former.conn, reason));
+                    self.resend(former, now);
                 }
-                self.begin(key, told, now);
             }
             Ok(Welcome::Candidate { replaced }) => {
                 if let Some(former) = replaced {
@@ -172,13 +174,21 @@ impl<T: Trust> Node<T> {
 
     /// A neighbour's link begins.
     pub(super) fn begin(&mut self, key: PopKey, told: Cursor, now: Timestamp) {
+        if let Some(neighbour) = self.neighbours.get(key) {
+            let remote = neighbour.line.remote.clone();
+            self.outputs.push_back(Output::News(News::Joined(neighbour.id.clone(), remote)));
+        }
+        self.renew(key, told, now);
+    }
+
+    /// A neighbour's link begins, or begins anew over another connection.
+    pub(super) fn renew(&mut self, key: PopKey, told: Cursor, now: Timestamp) {
         if let Some(neighbour) = self.neighbours.get_mut(key) {
             let heat = neighbour.heat(now);
             neighbour.line.link.set_heat(heat, now);
             neighbour.line.link.probe(now);
-            let remote = neighbour.line.remote.clone();
-            self.outputs.push_back(Output::News(News::Joined(neighbour.id.clone(), remote)));
         }
+        self.control.set_suspect(key, false, now);
         self.control.handle_adjacent(key, told);
         self.touch(key);
     }
@@ -208,6 +218,7 @@ impl<T: Trust> Node<T> {
         self.members = self.control.lsdb().members().len();
         if self.mesh != Mesh::Peers {
             let wanted = mesh::wanted(self.control.lsdb(), &self.tables, self.own, self.mesh);
+            let keys: BTreeSet<_> = wanted.iter().map(|(key, ..)| *key).collect();
             let own = (self.incarnation, self.own);
             let wanted = wanted.into_iter().map(|(key, address, incarnation)| {
                 // The later started dials at once, the other gives it the time to.
@@ -215,6 +226,31 @@ impl<T: Trust> Node<T> {
                 (key, address, now + wait)
             });
             self.dialler.set_learned(wanted, now);
+            self.leave_unwanted(&keys, now);
+        }
+        if now >= self.next_tidying {
+            self.next_tidying = now + TIDYING;
+            if self.control.has_pairs() {
+                self.control.keep_pairs(&self.edge.pairs());
+            }
+        }
+    }
+
+    /// Lets go of neighbours that this relay dialled and that the mesh no longer wants, unless they
+    /// are of use. One that wants this relay dials it, and then stays.
+    fn leave_unwanted(&mut self, wanted: &BTreeSet<PopKey>, now: Timestamp) {
+        let mut unwanted = Vec::new();
+        for (key, neighbour) in self.neighbours.iter_mut() {
+            let known = self.control.lsdb().member(key).is_some();
+            let wanted = !known || wanted.contains(&key) || self.dialler.is_configured(key);
+            if neighbour.is_unwanted(wanted, now) {
+                unwanted.push(neighbour.line.conn);
+            }
+        }
+        for conn in unwanted {
+            let reason = "the mesh does not need it any more";
+            self.handle_closed(conn, reason, now);
+            self.outputs.push_back(Output::Close(conn, reason.to_owned()));
         }
     }
 

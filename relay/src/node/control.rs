@@ -4,7 +4,7 @@
 //! measures, and computes tables from all of it. It moves no packets and knows connections only by
 //! the neighbour they lead to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -269,6 +269,7 @@ impl<T: Trust> Control<T> {
     /// A neighbour is gone.
     pub fn handle_lost(&mut self, peer: PopKey) {
         self.adjacent.remove(&peer);
+        self.dirty |= self.router.set_suspect(peer, false);
     }
 
     /// A neighbour passed on a statement.
@@ -543,6 +544,16 @@ impl<T: Trust> Control<T> {
             self.dirty = true;
             self.recompute(now);
         }
+    }
+
+    /// Whether any two ways are computed.
+    pub fn has_pairs(&self) -> bool {
+        self.router.has_pairs()
+    }
+
+    /// No other two ways than these are needed any more.
+    pub fn keep_pairs(&mut self, used: &BTreeSet<(PolicyId, PopKey)>) {
+        self.router.keep_pairs(used);
     }
 
     /// A link of this relay turned suspect or sound again.

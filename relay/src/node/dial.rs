@@ -31,6 +31,8 @@ const MAX_TARGETS: usize = 4096;
 struct Target {
     /// Who answered there last, or who is said to be there.
     peer: Option<PopKey>,
+    /// Who answered there is a neighbour still: whatever others say, it is nobody else's address.
+    answered: bool,
     /// From the configuration: dialled until reached, whoever is there.
     configured: bool,
     failures: u32,
@@ -74,7 +76,7 @@ impl Dialler {
                 .targets
                 .entry(address.to_owned())
                 .or_insert_with(|| Target::new(Some(peer), not_before.max(now)));
-            if !target.dialling {
+            if !target.dialling && !target.answered {
                 target.peer = Some(peer);
             }
             keep.push(address);
@@ -107,7 +109,7 @@ impl Dialler {
         if let Some(target) = self.targets.get_mut(address) {
             target.dialling = false;
             target.next_try = now + LONGEST_BACKOFF;
-            target.peer = Some(peer);
+            (target.peer, target.answered) = (Some(peer), true);
         }
     }
 
@@ -127,7 +129,13 @@ impl Dialler {
             let failures = if lived < SHORT_LIVED { target.failures } else { 0 };
             target.failures = failures.saturating_add(1);
             target.next_try = now + target.backoff();
+            target.answered = false;
         }
+    }
+
+    /// Whether `peer` was found at a configured address.
+    pub fn is_configured(&self, peer: PopKey) -> bool {
+        self.targets.values().any(|target| target.configured && target.peer == Some(peer))
     }
 
     /// When [`Self::poll_dial`] may have something, given who is connected already.
@@ -142,7 +150,7 @@ impl Dialler {
 
 impl Target {
     fn new(peer: Option<PopKey>, next_try: Timestamp) -> Self {
-        Self { peer, configured: false, failures: 0, next_try, dialling: false }
+        Self { peer, answered: false, configured: false, failures: 0, next_try, dialling: false }
     }
 
     /// Whether it may be dialled at all; an address that turned out to be our own never is.
@@ -237,6 +245,23 @@ mod tests {
         dialler.poll_dial(nobody, at(0));
         dialler.handle_connected("a:1", A, at(0));
         assert_eq!(dialler.poll_dial(nobody, at(600_000)), None);
+    }
+
+    #[test]
+    fn an_address_that_another_claims_is_not_dialled_while_its_owner_is_connected() {
+        let mut dialler = Dialler::new(A);
+        let (owner, liar) = (B, PopKey(3));
+        let learned = [(owner, "b:1", at(0)), (liar, "b:1", at(0))];
+        dialler.set_learned(learned.into_iter(), at(0));
+        assert!(dialler.poll_dial(nobody, at(0)).is_some());
+        dialler.handle_connected("b:1", owner, at(5));
+        for second in 1..10 {
+            dialler.set_learned(learned.into_iter(), at(second * 1000));
+            assert_eq!(dialler.poll_dial(|peer| peer == owner, at(second * 1000)), None);
+        }
+        dialler.handle_lost(owner, Duration::from_secs(10), at(10_000));
+        dialler.set_learned(learned[1..].iter().copied(), at(10_000));
+        assert!(dialler.poll_dial(nobody, at(10_250)).is_some(), "it may have moved in since");
     }
 
     #[test]

@@ -46,24 +46,34 @@ pub(super) enum Detour {
 }
 
 impl<T: Trust> Node<T> {
-    /// Sends what a silent link holds over the detour, if there is one.
+    /// Sends what a silent link holds over detours. What has none stays while the link is only
+    /// suspect, as it may be well again in time.
     pub(super) fn salvage(&mut self, key: PopKey, now: Timestamp) {
+        let trusted: Vec<_> =
+            self.neighbours.iter().filter(|(_, n)| n.trusted()).map(|(key, _)| key).collect();
+        let (tables, own) = (&self.tables, self.own);
+        let has_detour = |header: &Header, packet: usize| {
+            let here = standing_at(header.path, own).filter(|_| header.kind != PacketKind::Twin);
+            let detour = here.and_then(|here| tables.detour(&here, header.policy, packet));
+            detour.and_then(|path| path.next()).is_some_and(|next| trusted.contains(&next))
+        };
         let Some(neighbour) = self.neighbours.get_mut(key) else { return };
-        let Some((path, policy)) = neighbour.sample else { return };
-        let here = self.standing_here(path);
-        if here.and_then(|path| self.tables.detour(&path, policy, 0)).is_none() {
-            return;
-        }
-        let packets = self
-            .neighbours
-            .get_mut(key)
-            .map_or(Vec::new(), |neighbour| neighbour.line.link.salvage(now));
+        let down = neighbour.line.link.liveness() == Liveness::Down;
+        let wanted = |header: &Header, packet| down || has_detour(header, packet);
+        let packets = neighbour.line.link.salvage(wanted, now);
         self.send_again(packets, now);
+    }
+
+    /// Looks once more at the links that are silent, as there may be a detour now.
+    pub(super) fn salvage_all(&mut self, now: Timestamp) {
+        let silent: Vec<_> =
+            self.neighbours.iter().filter(|(_, n)| !n.trusted()).map(|(key, _)| key).collect();
+        silent.into_iter().for_each(|key| self.salvage(key, now));
     }
 
     /// Sends what a connection that ended still holds.
     pub(super) fn resend(&mut self, mut line: Line, now: Timestamp) {
-        let packets = line.link.salvage(now);
+        let packets = line.link.salvage(|_, _| true, now);
         self.send_again(packets, now);
     }
 
@@ -79,8 +89,7 @@ impl<T: Trust> Node<T> {
 
     /// `path` with its cursor on this relay, if it is on it.
     pub(super) fn standing_here(&self, path: Path) -> Option<Path> {
-        let cursor = path.pops().iter().position(|&pop| pop == self.own)?;
-        Path::at(path.pops(), cursor).ok()
+        standing_at(path, self.own)
     }
 
     /// A packet came over a link: it goes on, or ends here.
@@ -107,7 +116,7 @@ impl<T: Trust> Node<T> {
             return;
         };
         let mut detour = Detour::None;
-        if !self.trusts(next) {
+        if !self.trusts(next) && header.kind != PacketKind::Twin {
             detour = self.detour(&header, payload.len());
         }
         if let Detour::Over(path) = detour {
@@ -171,4 +180,10 @@ impl<T: Trust> Node<T> {
         let tables = self.tables.clone();
         self.edge.handle_packet(header, payload, &*tables, now);
     }
+}
+
+/// `path` with its cursor on `pop`, if that is on it.
+fn standing_at(path: Path, pop: PopKey) -> Option<Path> {
+    let cursor = path.pops().iter().position(|&other| other == pop)?;
+    Path::at(path.pops(), cursor).ok()
 }

@@ -44,6 +44,10 @@ pub use output::{News, Output};
 /// How often the mesh and the heat of links are looked at, beside when members come or go.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How often it is looked which pairs of ways are still in use: flows end minutes after their last
+/// packet.
+const TIDYING: Duration = Duration::from_secs(60);
+
 /// What a relay is told at its start.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -89,6 +93,7 @@ pub struct Node<T> {
     outputs: VecDeque<Output>,
     next_measure: Timestamp,
     next_housekeeping: Timestamp,
+    next_tidying: Timestamp,
     /// How many members there were when the mesh was looked at last.
     members: usize,
     counters: ForwardCounters,
@@ -114,6 +119,7 @@ impl<T: Trust> Node<T> {
             outputs: VecDeque::new(),
             next_measure: now + MEASURE_INTERVAL,
             next_housekeeping: now + HOUSEKEEPING,
+            next_tidying: now + TIDYING,
             members: 0,
             counters: ForwardCounters::default(),
             id,
@@ -155,7 +161,7 @@ impl<T: Trust> Node<T> {
         if let Some(former) = former {
             let reason = "the connection dialled by the other end stays".to_owned();
             self.outputs.push_back(Output::Close(former.conn, reason));
-            self.control.handle_adjacent(key, Cursor::default());
+            self.renew(key, Cursor::default(), now);
             self.resend(former, now);
         }
         if let Some(neighbour) = self.neighbours.get_mut(key) {
@@ -313,7 +319,10 @@ impl<T: Trust> Node<T> {
         self.control.set_suspect(key, liveness == Liveness::Suspect, now);
         match liveness {
             Liveness::Starting => {}
-            Liveness::Up => self.measure(now),
+            Liveness::Up => {
+                self.measure(now);
+                self.salvage_all(now);
+            }
             Liveness::Suspect => self.salvage(key, now),
             Liveness::Down => {
                 self.measure(now);

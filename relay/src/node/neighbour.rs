@@ -32,6 +32,8 @@ const MAX_PENDING: usize = 256;
 pub const MAX_NEIGHBOURS: usize = 1024;
 /// A link that has just begun is probed as if it were in use, so that routes know it soon.
 const SETTLING: Duration = Duration::from_secs(3);
+/// A neighbour that the mesh has not wanted, nor anybody used, for this long is let go.
+const UNWANTED: Duration = Duration::from_secs(60);
 /// How long after its last packet a link still counts as used.
 const USED_FOR: Duration = Duration::from_secs(5);
 
@@ -98,14 +100,13 @@ pub enum Refusal {
 }
 
 /// What a hello led to.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Welcome {
     /// A new neighbour, or the same anew: connections that it replaces are to be closed.
     Neighbour {
         /// The neighbour.
         peer: PopKey,
-        /// Connections to close.
-        replaced: Vec<ConnId>,
+        /// Connections to close, and what they hold to be sent again.
+        replaced: Vec<Line>,
     },
     /// A second connection, which takes over when the first datagram arrives on it.
     Candidate {
@@ -158,8 +159,10 @@ pub struct Neighbour {
     standby_at: Timestamp,
     /// Since when its link is down.
     down_since: Option<Timestamp>,
-    /// Whether its link ever carried packets.
+    /// Whether its link ever carried packets, as far as was told.
     came_up: bool,
+    /// When the mesh wanted it last, or it was of use.
+    wanted_at: Timestamp,
     /// A path that uses it, to find what stands by for it.
     pub sample: Option<(Path, PolicyId)>,
 }
@@ -184,7 +187,7 @@ impl Neighbour {
     /// How closely its link is to be watched.
     pub fn heat(&self, now: Timestamp) -> Heat {
         let standby = self.standby_at != Timestamp::ZERO && now.since(self.standby_at) < USED_FOR;
-        let settling = now.since(self.since) < SETTLING;
+        let settling = now.since(self.line.since) < SETTLING;
         if self.used(now) || standby || settling { Heat::Hot } else { Heat::Cold }
     }
 
@@ -209,6 +212,22 @@ impl Neighbour {
     /// Whether it should be dialled anew, or from when on if it stays down.
     pub fn redial_at(&self) -> Option<Timestamp> {
         self.down_since.map(|since| since + REDIAL)
+    }
+
+    /// Whether this relay dialled it and has had no use for it for a while; `wanted`: the mesh wants
+    /// it now.
+    pub fn is_unwanted(&mut self, wanted: bool, now: Timestamp) -> bool {
+        if wanted || !self.line.dialled || self.heat(now) == Heat::Hot {
+            self.wanted_at = now;
+        }
+        now.since(self.wanted_at) >= UNWANTED
+    }
+
+    /// Another connection carries the link from now on, which begins anew.
+    fn take_over(&mut self, line: Line) -> Line {
+        // Where the former one was told to be down it is news when this one carries packets.
+        self.came_up &= self.down_since.take().is_none();
+        std::mem::replace(&mut self.line, line)
     }
 
     /// Whether its link takes packets without doubt.
@@ -310,7 +329,7 @@ impl Neighbours {
             return Ok(Welcome::Candidate { replaced });
         }
         let former = self.by_key.remove(&key);
-        let replaced = former.map_or(Vec::new(), |former| self.forget(&former));
+        let replaced = former.map_or(Vec::new(), |former| self.forget(former));
         self.adopt(connected.peer, hello.incarnation, line, now);
         Ok(Welcome::Neighbour { peer: key, replaced })
     }
@@ -364,19 +383,18 @@ impl Neighbours {
             standby_at: Timestamp::ZERO,
             down_since: None,
             came_up: false,
+            wanted_at: now,
             sample: None,
         };
         self.by_key.insert(key, neighbour);
     }
 
-    fn forget(&mut self, former: &Neighbour) -> Vec<ConnId> {
-        let conns: Vec<_> = std::iter::once(former.line.conn)
-            .chain(former.candidate.as_ref().map(|line| line.conn))
-            .collect();
-        for conn in &conns {
-            self.by_conn.remove(conn);
+    fn forget(&mut self, former: Neighbour) -> Vec<Line> {
+        let lines: Vec<_> = std::iter::once(former.line).chain(former.candidate).collect();
+        for line in &lines {
+            self.by_conn.remove(&line.conn);
         }
-        conns
+        lines
     }
 
     /// A datagram is about to be handled on `conn`: the neighbour it belongs to. If the connection
@@ -388,7 +406,7 @@ impl Neighbours {
             return Some((key, None));
         }
         let line = neighbour.candidate.take_if(|line| line.conn == conn)?;
-        let former = std::mem::replace(&mut neighbour.line, line);
+        let former = neighbour.take_over(line);
         self.by_conn.remove(&former.conn);
         Some((key, Some(former)))
     }
@@ -403,7 +421,7 @@ impl Neighbours {
             return Closed::Nothing;
         }
         if let Some(line) = neighbour.candidate.take() {
-            return Closed::Replaced(key, Box::new(std::mem::replace(&mut neighbour.line, line)));
+            return Closed::Replaced(key, Box::new(neighbour.take_over(line)));
         }
         self.by_key.remove(&key).map_or(Closed::Nothing, |lost| Closed::Lost(Box::new(lost)))
     }

@@ -1,6 +1,6 @@
 //! How long packets stay out when the relay in the middle is killed.
 //!
-//! A measurement and no test: `scripts/bench-failover` runs it.
+//! A measurement and no test: `scripts/bench-failover processes` runs it.
 
 use std::time::{Duration, Instant};
 

@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
         };
         let current = super::trail(self.terrain.graph, &present.path);
         if current == Some(best) {
-            present.watch.settle();
+            present.watch.settle(self.cost(&best).unwrap_or_default());
             return best;
         }
         let situation = Situation {
@@ -266,7 +266,7 @@ impl<'a> Search<'a> {
         let [a, b] = present.paths.map(|path| super::trail(graph, &path));
         let current = a.zip(b).map(|(a, b)| [a, b]);
         if current == Some(best.paths) {
-            present.watch.settle();
+            present.watch.settle(Cost::from_micros(i64::from(best.cost)));
             return best.paths;
         }
         let cost = |[a, b]: [Trail; 2]| Some(self.cost(&a)? + self.cost(&b)?);

@@ -271,6 +271,21 @@ fn pairs_to_those_who_left_are_forgotten() {
 }
 
 #[test]
+fn pairs_that_nobody_uses_any_more_are_forgotten() {
+    let (mut router, lsdb) = routed(&mut three_ways());
+    for to in ["a", "sgp"] {
+        assert!(router.want_pair(PolicyId::NONE, key(to)));
+    }
+    router.keep_pairs(&BTreeSet::from([(PolicyId::NONE, key("sgp"))]));
+    router.update(&lsdb, NOON);
+    let pair = |to| router.route(PolicyId::NONE, key(to)).unwrap().pair.clone();
+    assert_eq!(pair("a"), Pairing::Unasked);
+    assert!(pair("sgp").ways().is_some());
+    router.keep_pairs(&BTreeSet::new());
+    assert!(!router.has_pairs());
+}
+
+#[test]
 fn refreshing_the_graph_is_as_good_as_making_it_anew() {
     let mut world = three_ways();
     let mut lsdb = world.lsdb("fra", NOON);

@@ -23,7 +23,7 @@ use tradewind_proto::control::Message;
 use tradewind_proto::units::Timestamp;
 use tradewind_relay::node::neighbour::{ConnId, Connected};
 
-use super::{Event, Overlay};
+use super::{Event, Overlay, sightings};
 use crate::emulator::IP_UDP_HEADERS;
 use crate::virtual_net::QUIC_OVERHEAD;
 
@@ -343,6 +343,9 @@ impl Overlay {
         }
         let (from, to) = (line.end(side).host, line.end(side.other()).host);
         self.trace.note(self.now, from, &datagram);
+        if let Some(sightings) = &mut self.sightings {
+            sightings::note(sightings, &datagram);
+        }
         let arrival = self.offer(from, to, datagram.len() + QUIC_OVERHEAD + IP_UDP_HEADERS);
         let carried = self.carried.entry((number, from, to)).or_default();
         carried.sent += 1;

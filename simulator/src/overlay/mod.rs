@@ -12,6 +12,7 @@ mod flow;
 mod host;
 mod line;
 mod output;
+mod sightings;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use clock::{ClockError, SkewedClock};
 pub use flow::{Delivery, FlowNumber, FlowRecord, FlowSpec, Watch};
 pub use host::{RelaySpec, Work};
 pub use line::Carried;
+pub use sightings::{PacketName, Sighting, Sightings};
 pub use trust::PlainTrust;
 
 use flow::Flow;
@@ -72,6 +74,7 @@ pub struct Overlay {
     flows: Vec<Flow>,
     news: Vec<(Timestamp, String, News)>,
     trace: Trace,
+    sightings: Option<Sightings>,
 }
 
 impl Overlay {
@@ -90,6 +93,7 @@ impl Overlay {
             flows: Vec::new(),
             news: Vec::new(),
             trace: Trace::default(),
+            sightings: None,
         }
     }
 
@@ -252,6 +256,16 @@ impl Overlay {
     /// What became of a flow so far.
     pub fn record(&self, flow: FlowNumber) -> &FlowRecord {
         &self.flows[flow.0].record
+    }
+
+    /// From now on remembers the ways of all packets.
+    pub fn watch_packets(&mut self) {
+        self.sightings.get_or_insert_default();
+    }
+
+    /// The ways of all packets since [`Self::watch_packets`].
+    pub fn sightings(&self) -> Option<&Sightings> {
+        self.sightings.as_ref()
     }
 
     /// The time, in true time.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tradewind_proto::link::Liveness;
+use tradewind_proto::units::Redundancy;
 use tradewind_proto::units::Timestamp;
 use tradewind_relay::node::News;
 use tradewind_simulator::link::LinkSpec;
 use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, START};
 
+use crate::mesh::{self, Fault, Scenario};
 use crate::world::{delay, ms, overlay, route, secs};
 
 /// Two ways from `a` to `b`: over `m` (20 ms) and over `n` (24 ms); the direct link is far worse.
@@ -122,5 +124,25 @@ fn a_link_that_flaps_is_held_down_longer_and_longer() {
         assert!(delivered * 1000 >= sent * 995, "seed {seed}: {delivered} of {sent}");
         let gap = record.longest_gap(began, overlay.now());
         assert!(gap < ms(250), "seed {seed}: {gap:?}");
+    }
+}
+
+#[test]
+fn in_a_mesh_of_twenty_a_death_is_a_blink_and_hitless_with_two_copies() {
+    // `scripts/bench-failover` has the figures; these are a few cases with margins.
+    for redundancy in [Redundancy::Single, Redundancy::Disjoint] {
+        for (place, faults) in [(0, &[Fault::Relay]), (1, &[Fault::Link]), (2, &[Fault::OneWay])] {
+            let scenario = Scenario { faults, loss: 0.0, longest: ms(20), redundancy };
+            let Some(outcome) = mesh::run(&scenario, place, 1) else { continue };
+            assert!(outcome.sent > 200 && outcome.calm > 300, "{outcome:?}");
+            assert_eq!(
+                (outcome.missed, outcome.suspects, outcome.detoured),
+                (0, 0, 0),
+                "{outcome:?}"
+            );
+            let single = redundancy == Redundancy::Single;
+            let most = if single { outcome.hop + ms(120) } else { ms(60) };
+            assert!(outcome.gap < most, "{outcome:?}");
+        }
     }
 }

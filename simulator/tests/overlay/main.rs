@@ -3,8 +3,11 @@
 mod basics;
 mod clocks;
 mod counters;
+mod degraded;
+mod disjoint;
 mod failures;
 mod members;
+mod mesh;
 mod policies;
 mod triangle;
 mod work;

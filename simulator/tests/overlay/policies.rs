@@ -34,9 +34,9 @@ fn assert_no_loop(path: &Path) {
 }
 
 /// A random world: 8 to 12 relays, some in the EU, a random graph over a ring.
-struct RandomWorld {
-    overlay: Overlay,
-    names: Vec<String>,
+pub struct RandomWorld {
+    pub overlay: Overlay,
+    pub names: Vec<String>,
     eu: BTreeSet<PopKey>,
     links: Vec<(usize, usize)>,
     rng: StdRng,
@@ -45,7 +45,7 @@ struct RandomWorld {
 }
 
 impl RandomWorld {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let count = rng.random_range(8..=12);
         let names: Vec<_> = (0..count).map(|i| format!("p{i}")).collect();
@@ -73,7 +73,7 @@ impl RandomWorld {
     }
 
     /// Kills or restarts a relay, cuts or restores a link; never the ends of the flow.
-    fn mishap(&mut self) {
+    pub fn mishap(&mut self) {
         if self.rng.random_bool(0.5) {
             let victim = self.rng.random_range(2..self.names.len());
             let name = &self.names[victim];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use tradewind_proto::packet::{Header, Open, PacketKind, RefuseReason, Signal};
-use tradewind_proto::units::{FlowId, Incarnation, PopKey, ServiceName, Timestamp};
+use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopKey, ServiceName, Timestamp};
 
 use super::counters::{DropCounts, DropReason, Tally};
 use super::idle::{Idle, Member};
@@ -111,7 +111,7 @@ impl Egress {
     ) {
         match header.kind {
             PacketKind::Signal => self.handle_signal(header.flow, &payload, out),
-            PacketKind::Data => {
+            PacketKind::Data | PacketKind::Twin => {
                 if self.admit(header, now, out) {
                     self.deliver(header, payload, now, out);
                     self.accept(header, routes, now, out);
@@ -309,6 +309,12 @@ impl Egress {
 
     pub(super) fn poll_timeout(&self) -> Timestamp {
         self.idle.next(self.limits.idle + FORGET_AFTER).min(self.waiting.poll_timeout())
+    }
+
+    /// The relays to which flows want two ways, under which policy.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (PolicyId, PopKey)> {
+        let disjoint = self.flows.iter().filter(|(_, flow)| flow.terms.is_disjoint());
+        disjoint.map(|(id, flow)| (flow.terms.policy, id.ingress))
     }
 
     /// How many flows there are.

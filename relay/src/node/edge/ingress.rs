@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use tradewind_proto::packet::{Header, Open, PacketKind, Signal};
-use tradewind_proto::units::{FlowId, Incarnation, PopKey, Timestamp};
+use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopKey, Timestamp};
 
 use super::counters::{DropCounts, DropReason, Tally};
 use super::idle::{Idle, Member};
@@ -253,7 +253,7 @@ impl Ingress {
             return out.drop(DropReason::Misrouted);
         }
         match header.kind {
-            PacketKind::Data => {
+            PacketKind::Data | PacketKind::Twin => {
                 Self::answer(flow, source, header, payload, &mut self.waiting, now, out)
             }
             PacketKind::Signal => {
@@ -328,6 +328,12 @@ impl Ingress {
 
     pub(super) fn poll_timeout(&self) -> Timestamp {
         self.idle.next(self.limits.idle).min(self.waiting.poll_timeout())
+    }
+
+    /// The relays to which flows want two ways, under which policy.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (PolicyId, PopKey)> {
+        let disjoint = self.flows.values().filter(|flow| flow.terms.is_disjoint());
+        disjoint.filter_map(|flow| Some((flow.terms.policy, flow.egress?)))
     }
 
     /// How many flows there are.

@@ -10,7 +10,7 @@
 //! A flow's id lasts as long as its egress knows it: when the egress restarts or another instance
 //! takes over, the flow begins anew under a new id, so that numbers and answers never mix.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -288,6 +288,11 @@ impl Edge {
     /// services in the order of their ids.
     pub fn flows(&self, now: Timestamp) -> impl Iterator<Item = FlowInfo> {
         self.ingress.flows(now).into_iter().chain(self.egress.flows(now))
+    }
+
+    /// The relays to which flows want two ways that share no relay between, under which policy.
+    pub fn pairs(&self) -> BTreeSet<(PolicyId, PopKey)> {
+        self.ingress.pairs().chain(self.egress.pairs()).collect()
     }
 
     /// How many flows there are at tunnels, and how many at services.

@@ -110,11 +110,13 @@ impl Outbox {
     }
 
     fn send_copies(&mut self, header: Header, copy: Option<Path>, payload: Bytes) {
-        if let Some(path) = copy {
-            let header = Header { path, ..header.clone() };
-            self.push_packet(header, payload.clone());
-        }
-        self.push_packet(header, payload);
+        let Some(path) = copy else { return self.push_packet(header, payload) };
+        let kind = match header.kind {
+            PacketKind::Data => PacketKind::Twin,
+            kind => kind,
+        };
+        self.push_packet(Header { path, kind, ..header.clone() }, payload.clone());
+        self.push_packet(Header { kind, ..header }, payload);
     }
 
     fn push_packet(&mut self, header: Header, payload: Bytes) {

@@ -52,6 +52,13 @@ pub(super) struct Terms {
     pub(super) redundancy: Redundancy,
 }
 
+impl Terms {
+    /// Whether packets travel twice where they can.
+    pub(super) fn is_disjoint(&self) -> bool {
+        self.redundancy == Redundancy::Disjoint
+    }
+}
+
 /// Where one packet goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ways {

@@ -23,24 +23,45 @@ fn neighbours(own: &str) -> Neighbours {
     Neighbours::new(id(own), Incarnation(100))
 }
 
+/// What a hello led to, with connections instead of lines.
+#[derive(Debug, PartialEq, Eq)]
+enum Joined {
+    Neighbour { peer: PopKey, replaced: Vec<ConnId> },
+    Candidate { replaced: Option<ConnId> },
+}
+
+fn hears(
+    all: &mut Neighbours,
+    conn: u64,
+    hello: &Hello,
+    now: Timestamp,
+) -> Result<Joined, Refusal> {
+    Ok(match all.handle_hello(ConnId(conn), hello, now)? {
+        Welcome::Neighbour { peer, replaced } => {
+            Joined::Neighbour { peer, replaced: replaced.iter().map(|line| line.conn).collect() }
+        }
+        Welcome::Candidate { replaced } => Joined::Candidate { replaced },
+    })
+}
+
 /// A connection with its hello, both at `now`.
 fn joins(
     neighbours: &mut Neighbours,
     (conn, peer, incarnation): (u64, &str, u64),
     dialled: bool,
     now: Timestamp,
-) -> Result<Welcome, Refusal> {
+) -> Result<Joined, Refusal> {
     neighbours.handle_connected(connected(conn, &id(peer), dialled), Cursor::default(), now)?;
-    neighbours.handle_hello(ConnId(conn), &hello_of(&id(peer), incarnation), now)
+    hears(neighbours, conn, &hello_of(&id(peer), incarnation), now)
 }
 
-fn welcome(peer: &str, replaced: &[u64]) -> Result<Welcome, Refusal> {
+fn welcome(peer: &str, replaced: &[u64]) -> Result<Joined, Refusal> {
     let replaced = replaced.iter().map(|conn| ConnId(*conn)).collect();
-    Ok(Welcome::Neighbour { peer: id(peer).key(), replaced })
+    Ok(Joined::Neighbour { peer: id(peer).key(), replaced })
 }
 
-fn candidate(replaced: Option<u64>) -> Result<Welcome, Refusal> {
-    Ok(Welcome::Candidate { replaced: replaced.map(ConnId) })
+fn candidate(replaced: Option<u64>) -> Result<Joined, Refusal> {
+    Ok(Joined::Candidate { replaced: replaced.map(ConnId) })
 }
 
 fn in_use(neighbours: &Neighbours, peer: &str) -> Option<u64> {
@@ -160,10 +181,10 @@ fn a_hello_must_come_in_time_and_once() {
     assert!(all.expire(at(4999)).is_empty());
     let late: Vec<_> = all.expire(at(5000)).iter().map(|late| late.0).collect();
     assert_eq!(late, [ConnId(1)]);
-    let late = all.handle_hello(ConnId(1), &hello_of(&id("sgp"), 5), at(5001));
+    let late = hears(&mut all, 1, &hello_of(&id("sgp"), 5), at(5001));
     assert_eq!(late, Err(Refusal::OutOfOrder));
     joins(&mut all, (2, "sgp", 5), false, at(6000)).unwrap();
-    let again = all.handle_hello(ConnId(2), &hello_of(&id("sgp"), 5), at(6001));
+    let again = hears(&mut all, 2, &hello_of(&id("sgp"), 5), at(6001));
     assert_eq!(again, Err(Refusal::OutOfOrder));
     assert!(all.expire(at(60_000)).is_empty(), "a neighbour needs no other hello");
 }
@@ -186,7 +207,7 @@ fn hellos_that_prove_nothing_are_refused() {
         let mut all = neighbours("fra");
         joins(&mut all, (1, one.as_str(), 5), false, at(0)).unwrap();
         all.handle_connected(connected(2, &peer, false), Cursor::default(), at(0)).unwrap();
-        assert_eq!(all.handle_hello(ConnId(2), &hello, at(0)), Err(refusal));
+        assert_eq!(hears(&mut all, 2, &hello, at(0)), Err(refusal));
         assert_eq!(all.iter().count(), 1);
         assert!(all.pending_peer(ConnId(2)).is_none() && all.peer_of(ConnId(2)).is_none());
     }
@@ -231,6 +252,43 @@ fn a_link_that_stays_down_is_dialled_anew_and_told_once() {
     ] {
         assert_eq!(neighbour.note_liveness(liveness, at(when)), news, "{liveness:?} at {when}");
         assert_eq!(neighbour.redial_at(), redial.map(at), "{liveness:?} at {when}");
+    }
+}
+
+#[test]
+fn a_candidate_that_takes_over_begins_anew() {
+    for by_datagram in [true, false] {
+        let mut all = neighbours("fra");
+        joins(&mut all, (2, "sgp", 5), false, at(0)).unwrap();
+        let key = id("sgp").key();
+        let neighbour = all.get_mut(key).unwrap();
+        for (liveness, when) in [(Liveness::Up, 100), (Liveness::Down, 900)] {
+            assert!(neighbour.note_liveness(liveness, at(when)));
+        }
+        joins(&mut all, (1, "sgp", 5), true, at(1_500)).unwrap();
+        match by_datagram {
+            true => assert!(all.receiving(ConnId(1)).is_some()),
+            false => assert!(matches!(all.handle_closed(ConnId(2)), Closed::Replaced(..))),
+        }
+        let neighbour = all.get_mut(key).unwrap();
+        assert_eq!(neighbour.redial_at(), None, "the link that was down is gone");
+        assert_eq!(neighbour.heat(at(4_000)), Heat::Hot, "and this one is new");
+        assert!(neighbour.note_liveness(Liveness::Up, at(1_600)), "it is up again: news");
+    }
+}
+
+#[test]
+fn a_neighbour_that_the_mesh_no_longer_wants_is_let_go_in_time() {
+    for (dialled, expected) in [(true, true), (false, false)] {
+        let mut all = neighbours("fra");
+        joins(&mut all, (1, "sgp", 5), dialled, at(0)).unwrap();
+        let neighbour = all.get_mut(id("sgp").key()).unwrap();
+        assert!(!neighbour.is_unwanted(true, at(10_000)));
+        assert!(!neighbour.is_unwanted(false, at(69_999)));
+        neighbour.note_standby(at(70_000));
+        assert!(!neighbour.is_unwanted(false, at(71_000)), "it is of use");
+        assert!(!neighbour.is_unwanted(false, at(130_999)));
+        assert_eq!(neighbour.is_unwanted(false, at(131_000)), expected);
     }
 }
 
