@@ -14,11 +14,16 @@ use super::info::{FlowWarning, PathLog};
 use super::outbox::Outbox;
 use super::routes::{Alone, Terms, Ways};
 
+/// Delay that comes over a path and stays for so long is there to stay.
+const STANDING: Duration = Duration::from_secs(5);
+
 /// What leaves.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outgoing {
     next_seq: FlowSeq,
     last: Option<(Ways, Duration)>,
+    /// Since when the path would need more time than it is given.
+    strained_since: Option<Timestamp>,
     pub(super) packets: u64,
     pub(super) bytes: u64,
     /// Why the last packet was not sent, if it wasn't.
@@ -42,7 +47,7 @@ impl Outgoing {
         ways: Ways,
         now: Timestamp,
     ) -> Header {
-        let used = ways.stretch(terms.deadline);
+        let used = self.deadline(&ways, terms, now);
         self.last = Some((ways, used));
         Header {
             kind: PacketKind::Data,
@@ -58,6 +63,19 @@ impl Outgoing {
             path: ways.path,
             open: None,
         }
+    }
+
+    /// The deadline to work with. A queue that comes over a path is no reason to wait for it: only
+    /// what stands longer is the path's own delay.
+    fn deadline(&mut self, ways: &Ways, terms: &Terms, now: Timestamp) -> Duration {
+        let wanted = ways.stretch(terms.deadline);
+        let before = self.last.filter(|(last, _)| last.path == ways.path).map(|(_, used)| used);
+        let Some(before) = before.filter(|before| wanted > *before) else {
+            self.strained_since = None;
+            return wanted;
+        };
+        let since = *self.strained_since.get_or_insert(now);
+        if now.since(since) < STANDING { before } else { wanted }
     }
 
     /// Sends a user's packet with the next sequence number, which `header` has.

@@ -61,6 +61,25 @@ fn a_deadline_that_no_packet_could_meet_is_stretched() {
     }
 }
 
+#[test]
+fn a_queue_that_comes_over_a_path_stretches_no_deadline_unless_it_stands() {
+    let mut world = World::new();
+    let mut used_at = |at: u64, via: u32, delay: u64| {
+        let path = entry(&[FRA, PopKey(via), SGP], delay);
+        world.pop(FRA).map.entries.insert((PolicyId::NONE, SGP), path);
+        world.now = START + ms(at);
+        world.client_puts(1, "x");
+        world.flow(FRA).deadline_used
+    };
+    assert_eq!(used_at(0, 50, 40), ms(300));
+    assert_eq!(used_at(10, 50, 500), ms(300));
+    assert_eq!(used_at(4_900, 50, 500), ms(300));
+    assert_eq!(used_at(4_950, 50, 40), ms(300), "it has gone");
+    assert_eq!(used_at(5_100, 50, 500), ms(300));
+    assert_eq!(used_at(10_100, 50, 500), ms(525), "it stands");
+    assert_eq!(used_at(10_200, 51, 600), ms(625), "another path may be longer");
+}
+
 fn disjoint() -> TunnelSpec {
     TunnelSpec { redundancy: Redundancy::Disjoint, ..tunnel_to("echo", None) }
 }
