@@ -20,7 +20,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradewind_proto::units::{PopId, Timestamp};
+use tradewind_proto::units::{PolicyId, PopId, Timestamp};
 use tradewind_relay::node::edge::{Target, TunnelId, TunnelSpec};
 use tradewind_relay::node::{News, Node};
 
@@ -397,6 +397,16 @@ impl Overlay {
     /// The relay that runs at a place.
     pub fn node(&self, host: &str) -> Option<&Node<PlainTrust>> {
         self.hosts[self.number(host)].node.as_ref()
+    }
+
+    /// The names of the relays on the path that flows without a policy take now from the relay at
+    /// `from` to that at `to`; `None` if there is none.
+    pub fn route(&self, from: &str, to: &str) -> Option<Vec<String>> {
+        let node = self.node(from)?;
+        let to = self.hosts[self.number(to)].spec.id.key();
+        let path = node.tables().route(PolicyId::NONE, to)?.primary.path;
+        let name = |key| Some(node.control().lsdb().member(key)?.id().as_str().to_owned());
+        path.pops().iter().map(|&key| name(key)).collect()
     }
 
     /// What the clock at a place shows.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tradewind_simulator::overlay::{ClockError, FlowNumber, FlowSpec, Overlay, RelaySpec, pop};
 
-use crate::world::{delay, ms, route, secs};
+use crate::world::{delay, ms, secs};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -38,8 +38,8 @@ fn an_hour_of_difference_and_50_ppm_of_drift_change_neither_routes_nor_budgets()
     let (straight, flow) = ring([ClockError::default(); 4]);
     let (skewed, same) =
         ring([error(HOUR, 50), error(-HOUR, -50), error(HOUR / 3, -50), error(0, 50)]);
-    assert_eq!(route(&skewed, "a", "b").unwrap_or_default(), ["a", "m", "b"]);
-    assert_eq!(route(&skewed, "b", "a").unwrap_or_default(), ["b", "m", "a"]);
+    assert_eq!(skewed.route("a", "b").unwrap_or_default(), ["a", "m", "b"]);
+    assert_eq!(skewed.route("b", "a").unwrap_or_default(), ["b", "m", "a"]);
     for (overlay, flow) in [(&straight, flow), (&skewed, same)] {
         let record = overlay.record(flow);
         assert_eq!(record.sent.len(), 24_000);

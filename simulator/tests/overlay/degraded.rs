@@ -6,7 +6,7 @@ use tradewind_proto::units::Timestamp;
 use tradewind_simulator::link::{LinkSpec, Loss};
 use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, START};
 
-use crate::world::{delay, ms, overlay, route, secs};
+use crate::world::{delay, ms, overlay, secs};
 
 fn link(millis: u64) -> LinkSpec {
     LinkSpec { jitter: Duration::from_micros(300), ..delay(millis) }
@@ -27,7 +27,7 @@ fn ways(seed: u64, longer: u64) -> (Overlay, FlowNumber) {
     let mut overlay = overlay(seed, &["a", "b", "m", "n"], &links);
     let flow = overlay.flow(FlowSpec::new("a", "b").between(secs(6), secs(90)));
     overlay.run_until(START + secs(13) + Duration::from_micros(seed * 7_919 % 50_000));
-    assert_eq!(route(&overlay, "a", "b").unwrap_or_default(), ["a", "m", "b"], "seed {seed}");
+    assert_eq!(overlay.route("a", "b").unwrap_or_default(), ["a", "m", "b"], "seed {seed}");
     (overlay, flow)
 }
 
@@ -58,7 +58,7 @@ fn a_degraded_link_is_left_within_half_a_second_and_once() {
                         format!("{name} on {from} > {to}, {longer} times as long, seed {seed}");
                     let (first, moves) = moves(&overlay, flow, began);
                     assert_eq!(
-                        route(&overlay, "a", "b").unwrap_or_default(),
+                        overlay.route("a", "b").unwrap_or_default(),
                         ["a", "n", "b"],
                         "{what}"
                     );

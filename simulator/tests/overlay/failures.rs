@@ -10,7 +10,7 @@ use tradewind_simulator::link::LinkSpec;
 use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, START};
 
 use crate::mesh::{self, Fault, Scenario};
-use crate::world::{delay, ms, overlay, route, secs};
+use crate::world::{delay, ms, overlay, secs};
 
 /// Two ways from `a` to `b`: over `m` (20 ms) and over `n` (24 ms); the direct link is far worse.
 fn diamond(seed: u64) -> (Overlay, FlowNumber) {
@@ -30,7 +30,7 @@ fn diamond(seed: u64) -> (Overlay, FlowNumber) {
     let flow = overlay.flow(FlowSpec::new("a", "b").between(secs(4), secs(60)));
     // Faults come at any phase of timers.
     overlay.run_until(START + secs(8) + Duration::from_micros(seed * 7_919 % 50_000));
-    assert_eq!(route(&overlay, "a", "b").unwrap_or_default(), ["a", "m", "b"], "seed {seed}");
+    assert_eq!(overlay.route("a", "b").unwrap_or_default(), ["a", "m", "b"], "seed {seed}");
     (overlay, flow)
 }
 
@@ -62,12 +62,11 @@ fn a_relay_killed_under_traffic_is_gone_around_and_used_again() {
         downs.push(told(&overlay, "a", killed, Liveness::Down).expect("down"));
         let moved = record.routes.iter().find(|(at, _)| *at > killed);
         routes.push(moved.map_or(Duration::MAX, |(at, _)| at.since(killed)));
-        assert_eq!(route(&overlay, "a", "b").unwrap_or_default(), ["a", "n", "b"]);
+        assert_eq!(overlay.route("a", "b").unwrap_or_default(), ["a", "n", "b"]);
 
         overlay.start("m");
-        let back = |overlay: &Overlay| {
-            route(overlay, "a", "b").is_some_and(|path| path == ["a", "m", "b"])
-        };
+        let back =
+            |overlay: &Overlay| overlay.route("a", "b").is_some_and(|path| path == ["a", "m", "b"]);
         let again = overlay.run_while_not(secs(10), back);
         returns.push(again.unwrap_or(Duration::MAX));
     }
@@ -95,7 +94,7 @@ fn links_cut_one_way_are_left_and_used_again_when_they_return() {
             assert!(delivered + 20 > sent, "{from} > {to}, seed {seed}: {delivered} of {sent}");
             overlay.set_up(from, to, true);
             let back = |overlay: &Overlay| {
-                route(overlay, "a", "b").is_some_and(|path| path == ["a", "m", "b"])
+                overlay.route("a", "b").is_some_and(|path| path == ["a", "m", "b"])
             };
             let again = overlay.run_while_not(secs(8), back);
             assert!(again.is_some(), "{from} > {to}, seed {seed}: never used again");

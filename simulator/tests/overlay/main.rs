@@ -7,6 +7,7 @@ mod degraded;
 mod disjoint;
 mod failures;
 mod members;
+#[path = "../../examples/failover/mesh.rs"]
 mod mesh;
 mod policies;
 mod triangle;

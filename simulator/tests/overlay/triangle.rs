@@ -5,7 +5,7 @@ use tradewind_router::explain::Target;
 use tradewind_simulator::link::{LinkSpec, Loss};
 use tradewind_simulator::overlay::{FlowSpec, Overlay, START, pop};
 
-use crate::world::{delay, ms, overlay, route, secs};
+use crate::world::{delay, ms, overlay, secs};
 
 /// The first of the three is the one that the others know.
 fn triangle(seed: u64, names: [&str; 3]) -> Overlay {
@@ -20,11 +20,11 @@ fn the_way_over_a_third_relay_is_taken_within_two_seconds_of_the_start() {
     for (seed, names) in (0..20).flat_map(|seed| cases.map(|names| (seed, names))) {
         let mut overlay = triangle(seed, names);
         let both = |overlay: &Overlay| {
-            route(overlay, "a", "b").is_some_and(|path| path == ["a", "via", "b"])
-                && route(overlay, "b", "a").is_some_and(|path| path == ["b", "via", "a"])
+            overlay.route("a", "b").is_some_and(|path| path == ["a", "via", "b"])
+                && overlay.route("b", "a").is_some_and(|path| path == ["b", "via", "a"])
         };
         let took = overlay.run_while_not(secs(2), both);
-        assert!(took.is_some(), "seed {seed}: {:?}", route(&overlay, "a", "b"));
+        assert!(took.is_some(), "seed {seed}: {:?}", overlay.route("a", "b"));
         let flow = overlay.flow(FlowSpec { echo: true, ..FlowSpec::new("a", "b") });
         overlay.run_for(secs(10));
         assert!(both(&overlay), "seed {seed}");

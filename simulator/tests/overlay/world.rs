@@ -30,15 +30,3 @@ pub fn overlay(seed: u64, names: &[&str], links: &[(&str, &str, LinkSpec)]) -> O
     overlay.start_all();
     overlay
 }
-
-/// The names on the path that flows from `from` to `to` take now.
-pub fn route(overlay: &Overlay, from: &str, to: &str) -> Option<Vec<String>> {
-    use tradewind_proto::units::PolicyId;
-    let node = overlay.node(from)?;
-    let path = node.tables().route(PolicyId::NONE, pop(to).key())?.primary.path;
-    let name = |key| {
-        let member = node.control().lsdb().member(key)?;
-        Some(member.id().as_str().to_owned())
-    };
-    path.pops().iter().map(|&key| name(key)).collect()
-}

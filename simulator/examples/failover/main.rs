@@ -12,12 +12,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use tradewind_proto::units::Redundancy;
 
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/overlay/mesh.rs"]
 mod mesh;
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/overlay/world.rs"]
-mod world;
 
 use mesh::{Fault, Outcome, Scenario};
 

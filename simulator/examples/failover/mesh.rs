@@ -9,8 +9,6 @@ use tradewind_proto::units::Redundancy;
 use tradewind_simulator::link::{LinkSpec, Loss};
 use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, RelaySpec, START, pop};
 
-use crate::world::{ms, route, secs};
-
 /// How many relays there are.
 pub const RELAYS: usize = 20;
 /// Packets are sent this far apart.
@@ -210,10 +208,10 @@ pub fn run(scenario: &Scenario, place: u64, seed: u64) -> Option<Outcome> {
     overlay.run_until(START + SETTLED);
     let before = alarms(&overlay);
     // Faults come at any phase of timers.
-    overlay.run_for(secs(2) + Duration::from_micros(seed * 7_919 % 50_000));
+    overlay.run_for(Duration::from_secs(2) + Duration::from_micros(seed * 7_919 % 50_000));
     let after = alarms(&overlay);
 
-    let path = route(&overlay, &name(ends.0), &name(ends.1))?;
+    let path = overlay.route(&name(ends.0), &name(ends.1))?;
     let path: Vec<usize> = path.iter().filter_map(|name| name[1..].parse().ok()).collect();
     let places = 1..path.len() - usize::from(failing == Fault::Relay);
     let places: Vec<_> = places.filter(|&at| world.has_detour(&path, at, failing)).collect();
@@ -228,8 +226,9 @@ pub fn run(scenario: &Scenario, place: u64, seed: u64) -> Option<Outcome> {
     overlay.run_for(AFTER);
 
     let record = overlay.record(flow);
-    let gap = record.longest_gap(fault.minus(EVERY), fault + secs(1));
-    let (delivered, sent) = record.delivered_of(fault.minus(ms(200)), fault + secs(1));
+    let gap = record.longest_gap(fault.minus(EVERY), fault + Duration::from_secs(1));
+    let (delivered, sent) = record
+        .delivered_of(fault.minus(Duration::from_millis(200)), fault + Duration::from_secs(1));
     let calm = record.delivered_of(START + SETTLED, fault).1 as u64;
     Some(Outcome {
         gap,
