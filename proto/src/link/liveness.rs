@@ -567,17 +567,8 @@ mod tests {
 
     #[test]
     fn false_alarms_are_rarer_than_one_a_day() {
-        // 6 hours each of independent loss and of 25 ms bursts; `scripts/bench-failover alarms` runs
-        // days of whole links.
-        for (loss, burst) in [(0.3, 1.0 / 0.7), (0.02, 2.5)] {
-            let alarms = false_alarms(6, loss, burst, 1);
-            assert!(alarms <= 1, "{alarms} at {loss}, bursts of {burst}");
-        }
-    }
-
-    #[test]
-    #[ignore = "half a minute or more: ten days of each"]
-    fn ten_days_of_false_alarms() {
+        // Ten days of independent loss and of 25 ms bursts; `scripts/bench-failover alarms` runs whole
+        // links.
         for (loss, burst) in [(0.3, 1.0 / 0.7), (0.02, 2.5)] {
             let alarms: u64 = (0..10).map(|seed| false_alarms(24, loss, burst, 100 + seed)).sum();
             println!("{alarms} downs in ten days at {loss}, bursts of {burst} heartbeats");
