@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tradewind_proto::units::{Class, PopId, Redundancy};
+use tradewind_relay::node::Mesh;
 
-use crate::world::{PolicyRule, Pop};
+use crate::world::{MeshName, PolicyRule, Pop};
 
 /// A relay's file; DESIGN section 8.
 #[derive(Debug, Serialize)]
@@ -33,13 +34,14 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Relays know each other by the emulator's sockets, and only those that they have links to.
+/// Relays know each other by the emulator's sockets.
 #[derive(Debug, Serialize)]
 pub(super) struct Overlay {
     pub(super) listen: SocketAddr,
     pub(super) advertise: SocketAddr,
     pub(super) peers: Vec<SocketAddr>,
-    pub(super) mesh: &'static str,
+    #[serde(with = "MeshName")]
+    pub(super) mesh: Mesh,
     pub(super) mtu: u16,
 }
 

@@ -86,9 +86,11 @@ impl<'h> Cluster<'h> {
         let mut places = BTreeMap::new();
         // Ports are held until all are chosen, so that no two relays are given the same one.
         let mut held = HeldPorts::default();
+        let peers = world.peers();
         for pop in &world.pops {
-            let place = prepare(world, pop, emulator, targets, &dir.0, &mut held)
-                .with_context(|| format!("can't configure the relay at {}", pop.id))?;
+            let place =
+                prepare(world, (pop, &peers[&pop.id]), emulator, targets, &dir.0, &mut held)
+                    .with_context(|| format!("can't configure the relay at {}", pop.id))?;
             places.insert(pop.id.clone(), place);
         }
         drop(held);
@@ -136,7 +138,7 @@ impl<'h> Cluster<'h> {
 
 fn prepare(
     world: &World,
-    pop: &Pop,
+    (pop, peers): (&Pop, &[&PopId]),
     emulator: &Emulator,
     targets: &[SocketAddr],
     dir: &Path,
@@ -168,12 +170,12 @@ fn prepare(
         overlay: Overlay {
             listen: overlay,
             advertise: advertised(&pop.id)?,
-            peers: world
-                .neighbours(&pop.id)
+            peers: peers
+                .iter()
                 .take(MAX_PEERS)
-                .map(advertised)
+                .map(|peer| advertised(peer))
                 .collect::<anyhow::Result<_>>()?,
-            mesh: "peers",
+            mesh: world.mesh,
             mtu: OVERLAY_MTU,
         },
         identity: Identity {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tradewind_proto::units::{PolicyId, PopId, Timestamp};
-use tradewind_relay::node::Mesh;
 use tradewind_router::lsdb::Labels;
 
 use crate::emulator::LinkReport;
@@ -48,11 +47,12 @@ fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
         policies.push(policy.with_context(|| format!("policy \"{}\"", rule.name))?);
     }
     let mut overlay = Overlay::new(world.seed);
+    let peers = world.peers();
     for pop in &world.pops {
-        let peers = world.neighbours(&pop.id).map(PopId::as_str);
-        let relay = RelaySpec::new(pop.id.clone()).dialling(peers);
+        let dialled = peers[&pop.id].iter().map(|peer| peer.as_str());
+        let relay = RelaySpec::new(pop.id.clone()).dialling(dialled);
         let (labels, policies) = (labels(pop), policies.clone());
-        overlay.add(RelaySpec { labels, mesh: Mesh::Peers, policies, ..relay });
+        overlay.add(RelaySpec { labels, mesh: world.mesh, policies, ..relay });
     }
     for ((from, to), spec) in &world.links {
         overlay.link(from.as_str(), to.as_str(), spec.clone());

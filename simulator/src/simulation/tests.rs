@@ -142,3 +142,22 @@ fn an_interrupted_run_says_how_far_it_came() {
     let (overlay, direct) = (&outcome.flows[0].overlay, outcome.flows[0].direct.as_ref());
     assert_eq!((overlay.sent, direct.map(|direct| direct.sent)), (313, Some(313)));
 }
+
+#[test]
+fn relays_of_a_mesh_become_neighbours_of_those_that_they_learn_of() {
+    let mut text = String::from("[run]\nduration = \"1s\"\nmesh = \"auto\"\n");
+    let names = ["a", "b", "c", "d", "e", "f"];
+    names.iter().for_each(|name| text += &format!("[[pop]]\nid = \"{name}\"\n"));
+    for (at, a) in names.iter().enumerate() {
+        for b in &names[at + 1..] {
+            let delay = if (*a, *b) == ("e", "f") { 10 } else { 30 };
+            text += &format!("[[link]]\nbetween = [\"{a}\", \"{b}\"]\ndelay = \"{delay}ms\"\n");
+        }
+    }
+    text += "[[traffic]]\nfrom = \"e\"\nto = \"f\"\npps = 50\nsize = 160\n";
+    let world = World::parse("mesh.toml", &text).unwrap();
+    let [e, f] = ["e", "f"].map(|name| name.parse::<PopId>().unwrap());
+    assert!(!world.peers()[&e].contains(&&f) && !world.peers()[&f].contains(&&e));
+    let outcome = run(&world, &mut Silent).unwrap();
+    assert_eq!(outcome.flows[0].routes[0].path, Some(vec![e, f]));
+}

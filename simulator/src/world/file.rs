@@ -1,8 +1,9 @@
 //! A world file as it is written: keys and their types, nothing checked against each other yet.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use tradewind_proto::units::{Class, PopId, Redundancy};
+use tradewind_relay::node::Mesh;
 
 use super::quantity::{BitRate, Burst, Bytes, Share, Span};
 use super::{Label, PolicyRule};
@@ -35,6 +36,28 @@ pub(super) struct RunTable {
     pub(super) seed: Option<u64>,
     pub(super) duration: Option<Spanned<Span>>,
     pub(super) warmup: Option<Span>,
+    #[serde(default)]
+    pub(super) mesh: MeshKey,
+}
+
+/// `mesh`; by default the links of the world are those that relays use.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(super) struct MeshKey(#[serde(with = "MeshName")] pub(super) Mesh);
+
+impl Default for MeshKey {
+    fn default() -> Self {
+        Self(Mesh::Peers)
+    }
+}
+
+/// The words for it, in world files and in the configuration of relays.
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "Mesh", rename_all = "lowercase")]
+pub(crate) enum MeshName {
+    Auto,
+    Full,
+    Peers,
 }
 
 /// `[[pop]]`
@@ -46,6 +69,7 @@ pub(super) struct PopTable {
     pub(super) country: Option<Label>,
     pub(super) provider: Option<Label>,
     pub(super) location: Option<[f64; 2]>,
+    pub(super) population: Option<u64>,
 }
 
 /// `["a", "b"]`: both directions; `"a>b"`: one.

@@ -8,7 +8,7 @@ mod error;
 mod file;
 mod quantity;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use tradewind_proto::statement::{Policy, Rule};
 use tradewind_proto::units::{Class, PopId, Redundancy};
 use tradewind_proto::wire::WireError;
+use tradewind_relay::node::Mesh;
 
 use error::Fault;
 pub use error::WorldError;
+pub(crate) use file::MeshName;
 
 use crate::link::LinkSpec;
 
@@ -37,6 +39,8 @@ pub struct World {
     pub duration: Duration,
     /// How long the overlay runs before that.
     pub warmup: Duration,
+    /// Which of the PoPs that a relay has links to become its neighbours.
+    pub mesh: Mesh,
     /// The PoPs, in the order of the file.
     pub pops: Vec<Pop>,
     /// Every direction of every link. PoPs without a link can't reach each other directly.
@@ -64,6 +68,8 @@ pub struct Pop {
     pub provider: Option<Label>,
     /// Degrees north and east, for maps.
     pub location: Option<[f64; 2]>,
+    /// How many people live there, for what traffic is made of it.
+    pub population: Option<u64>,
 }
 
 /// What a certificate says of a PoP: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`.
@@ -227,6 +233,8 @@ pub enum Happening {
 impl World {
     /// The most PoPs.
     pub const MAX_POPS: usize = 1_000;
+    /// The PoPs that a relay dials first where others are learned.
+    const FIRST_PEERS: usize = 3;
     /// The most packets of one flow.
     pub const MAX_PACKETS: u64 = 50_000_000;
 
@@ -264,6 +272,46 @@ impl World {
                 || self.links.contains_key(&(other, pop.clone()))
         };
         self.pops.iter().map(|other| &other.id).filter(linked)
+    }
+
+    /// Whom each relay dials first. In a mesh of peers all that it has a link to or from. Where
+    /// relays learn of each other, the first few of those and the next on a shortest way to the
+    /// first PoP: whatever links join, they find together.
+    pub fn peers(&self) -> BTreeMap<&PopId, Vec<&PopId>> {
+        let mut peers: BTreeMap<_, Vec<_>> =
+            self.pops.iter().map(|pop| (&pop.id, self.neighbours(&pop.id).collect())).collect();
+        if self.mesh == Mesh::Peers {
+            return peers;
+        }
+        let towards_first = self.towards_first(&peers);
+        for (pop, dialled) in &mut peers {
+            dialled.truncate(Self::FIRST_PEERS);
+            if let Some(next) = towards_first.get(pop)
+                && !dialled.contains(next)
+            {
+                dialled.push(next);
+            }
+        }
+        peers
+    }
+
+    /// The next PoP on a way of the fewest links to the first one (breadth first).
+    fn towards_first<'a>(
+        &'a self,
+        linked: &BTreeMap<&'a PopId, Vec<&'a PopId>>,
+    ) -> BTreeMap<&'a PopId, &'a PopId> {
+        let mut next = BTreeMap::new();
+        let first = self.pops.first().map(|pop| &pop.id);
+        let mut reached: VecDeque<_> = first.into_iter().collect();
+        while let Some(here) = reached.pop_front() {
+            for &other in &linked[here] {
+                if Some(other) != first && !next.contains_key(other) {
+                    next.insert(other, here);
+                    reached.push_back(other);
+                }
+            }
+        }
+        next
     }
 
     /// The traffic of that name.

@@ -119,6 +119,33 @@ fn what_is_asserted_of_all_flows_holds_for_those_without_figures_of_their_own() 
     assert_eq!(world.wire_limit, Some(1.3));
 }
 
+#[test]
+fn relays_that_learn_of_each_other_dial_few_and_find_all() {
+    let chain = |mesh: &str| {
+        let mut text = format!("[run]\nmesh = \"{mesh}\"\n");
+        // All are linked to "hub", which comes last, and each to the one before.
+        let names: Vec<String> = (0..9).map(|n| format!("p{n}")).chain(["hub".into()]).collect();
+        names.iter().for_each(|name| text += &format!("[[pop]]\nid = \"{name}\"\n"));
+        for pair in names.windows(2) {
+            text += &format!("[[link]]\nbetween = [\"{}\", \"{}\"]\n", pair[0], pair[1]);
+        }
+        for name in &names[..8] {
+            text += &format!("[[link]]\nbetween = [\"{name}\", \"hub\"]\n");
+        }
+        parsed(&text)
+    };
+    assert_eq!(parsed(GOOD).mesh, Mesh::Peers);
+    let world = chain("peers");
+    assert_eq!(world.peers()[&id("hub")].len(), 9);
+    let world = chain("auto");
+    assert_eq!(world.mesh, Mesh::Auto);
+    let (hub, p8) = (id("hub"), id("p8"));
+    let peers = world.peers();
+    assert_eq!(peers[&hub], [&id("p0"), &id("p1"), &id("p2")]);
+    assert_eq!(peers[&p8], [&id("p7"), &hub]);
+    assert!(peers.values().all(|dialled| dialled.len() <= 4));
+}
+
 /// The good world with one thing wrong: what is replaced, by what, and the error.
 const BROKEN: &[(&str, &str, &str)] = &[
     (
@@ -140,7 +167,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     (
         "region = \"EU\"",
         "planet = \"EU\"",
-        "world.toml:9: unknown key \"planet\"; known here: id, region, country, provider, location",
+        "world.toml:9: unknown key \"planet\"; known here: id, region, country, provider, location, population",
     ),
     ("class = \"audio\"", "class = \"audoi\"", "unknown value \"audoi\"; did you mean \"audio\"?"),
     ("[run]", "[rum]", "world.toml:2: unknown key \"rum\"; did you mean \"run\"?"),
@@ -186,6 +213,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("location = [50.11, 8.68]", "location = [150.11, 8.68]", "degrees north"),
     ("region = \"EU\"", "region = \"the moon\"", "world.toml:9: a label is 1 to 64 of"),
     ("seed = 7", "seed = ", "world.toml:4:"),
+    ("seed = 7", "mesh = \"atuo\"", "world.toml:4: unknown value \"atuo\"; did you mean \"auto\"?"),
 ];
 
 #[test]

@@ -24,7 +24,7 @@ const DEFAULT_WARMUP: Duration = Duration::from_secs(3);
 type Checked<T> = Result<T, Fault>;
 
 pub(super) fn world(file: WorldFile) -> Checked<World> {
-    let RunTable { name, seed, duration, warmup } = file.run;
+    let RunTable { name, seed, duration, warmup, mesh } = file.run;
     let duration = match duration {
         Some(span) if span.get_ref().0.is_zero() => {
             return Err(Fault::new(span.span(), "a run needs a duration above zero"));
@@ -45,6 +45,7 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
         seed: seed.unwrap_or(1),
         duration,
         warmup: warmup.map_or(DEFAULT_WARMUP, |span| span.0),
+        mesh: mesh.0,
         pops: pops.list,
         links,
         traffic,
@@ -94,7 +95,7 @@ fn check_pops(tables: Vec<PopTable>) -> Checked<Pops> {
     }
     let mut seen = BTreeSet::new();
     let mut list = Vec::with_capacity(tables.len());
-    for PopTable { id, region, country, provider, location } in tables {
+    for PopTable { id, region, country, provider, location, population } in tables {
         let span = id.span();
         if !seen.insert(id.get_ref().clone()) {
             return Err(Fault::new(span, format!("a second [[pop]] with id \"{}\"", id.get_ref())));
@@ -103,7 +104,7 @@ fn check_pops(tables: Vec<PopTable>) -> Checked<Pops> {
             let message = "location is [degrees north, degrees east]: at most 90 and 180";
             return Err(Fault::new(span, message));
         }
-        list.push(Pop { id: id.into_inner(), region, country, provider, location });
+        list.push(Pop { id: id.into_inner(), region, country, provider, location, population });
     }
     Ok(Pops { list })
 }
