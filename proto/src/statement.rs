@@ -78,7 +78,7 @@ pub enum Body {
 }
 
 /// All that a relay says of itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeState {
     /// Its X.509 certificate (DER, at most [`MAX_CERTIFICATE`] bytes), from which everybody reads its
     /// labels and key.

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tradewind_proto::statement::{
-    Body, ClockCoordinate, LinkStatement, NodeState, SignedStatement, Statement,
-};
+use tradewind_proto::statement::{Body, LinkStatement, NodeState, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, Timestamp};
 use tradewind_router::explain::Target;
 use tradewind_router::lsdb::{Labels, Lsdb};
@@ -65,18 +63,7 @@ fn link(from: (f64, f64), to: (f64, f64), target: usize, rng: &mut SmallRng) -> 
 }
 
 fn statement(at: usize, seq: u32, links: Vec<LinkStatement>) -> (SignedStatement, Statement) {
-    let state = NodeState {
-        certificate: Bytes::new(),
-        addresses: Vec::new(),
-        location: None,
-        services: Vec::new(),
-        policies: Vec::new(),
-        draining: false,
-        load_permille: 0,
-        clock: ClockCoordinate::default(),
-        sealing_key: None,
-        links,
-    };
+    let state = NodeState { links, ..NodeState::default() };
     let statement =
         Statement { origin: name(at), incarnation: Incarnation(1), seq, body: Body::Full(state) };
     (SignedStatement { body: Bytes::new(), signature: [0; 64] }, statement)

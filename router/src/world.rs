@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradewind_proto::statement::{
-    Body, ClockCoordinate, LinkStatement, NodeState, Policy, Rule, ServiceStatement,
-    SignedStatement, Statement,
+    Body, LinkStatement, NodeState, Policy, Rule, ServiceStatement, SignedStatement, Statement,
 };
 use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
 
@@ -108,16 +107,11 @@ impl World {
             ports: 1,
         };
         let state = NodeState {
-            certificate: Bytes::new(),
-            addresses: Vec::new(),
-            location: None,
             services: pop.services.iter().map(service).collect(),
             policies: pop.policies.clone(),
             draining: pop.draining,
-            load_permille: 0,
-            clock: ClockCoordinate::default(),
-            sealing_key: None,
             links: pop.links.values().copied().collect(),
+            ..NodeState::default()
         };
         let (incarnation, seq) = (Incarnation(1), pop.seq);
         Statement { origin: id(name), incarnation, seq, body: Body::Full(state) }

@@ -11,9 +11,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Parser;
 use comfy_table::{Table, presets};
-use tradewind_proto::statement::{
-    Body, ClockCoordinate, LinkStatement, NodeState, SignedStatement, Statement,
-};
+use tradewind_proto::statement::{Body, LinkStatement, NodeState, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::lsdb::{Labels, Lsdb};
 use tradewind_router::routes::{Router, RouterConfig};
@@ -108,16 +106,8 @@ impl Matrix {
             max_packet: 1_402,
         };
         let state = NodeState {
-            certificate: Bytes::new(),
-            addresses: Vec::new(),
-            location: None,
-            services: Vec::new(),
-            policies: Vec::new(),
-            draining: false,
-            load_permille: 0,
-            clock: ClockCoordinate::default(),
-            sealing_key: None,
             links: (0..self.len()).filter(measured).map(link).collect(),
+            ..NodeState::default()
         };
         let (origin, incarnation) = (self.ids[from].clone(), Incarnation(1));
         let statement = Statement { origin, incarnation, seq, body: Body::Full(state) };

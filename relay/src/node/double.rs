@@ -65,14 +65,8 @@ impl Papers {
         NodeState {
             certificate: self.certificate(),
             addresses: vec![format!("{}:7400", self.id)],
-            location: None,
-            services: Vec::new(),
-            policies: Vec::new(),
-            draining: false,
-            load_permille: 0,
-            clock: ClockCoordinate::default(),
-            sealing_key: None,
             links,
+            ..NodeState::default()
         }
     }
 
