@@ -1,14 +1,17 @@
 //! What came out of a run: the figures, the tables for people and the JSON document.
 
+mod row;
+
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use tradewind_proto::units::PopId;
 
-use crate::emulator::{EmulatorHealth, IP_UDP_HEADERS, LinkReport};
+use crate::emulator::{EmulatorHealth, LinkReport};
 use crate::traffic::FlowReport;
-use crate::world::{Limits, Traffic};
+use crate::world::Traffic;
+pub use row::Row;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -75,7 +78,7 @@ impl WireUse {
         let bytes = |links: &[LinkReport]| -> u64 {
             links.iter().map(|link| link.counters.offered_bytes).sum()
         };
-        let payload = |flow: &FlowOutcome| flow.overlay.sent * flow.traffic.size as u64;
+        let payload = |flow: &FlowOutcome| flow.overlay.sent_bytes;
         Self {
             bytes: bytes(after).saturating_sub(bytes(before)),
             payload: flows.iter().map(payload).sum(),
@@ -95,42 +98,6 @@ impl WireUse {
 }
 
 impl FlowOutcome {
-    /// Whether the overlay did better than the direct path: more in time, or as much and sooner.
-    /// `None` without a direct path.
-    pub fn overlay_is_better(&self) -> Option<bool> {
-        let direct = self.direct.as_ref()?;
-        let p99 = |report: &FlowReport| report.delay_p99_ms.unwrap_or(f64::INFINITY);
-        Some(match self.overlay.in_time.cmp(&direct.in_time) {
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Equal => p99(&self.overlay) < p99(direct),
-            std::cmp::Ordering::Less => false,
-        })
-    }
-
-    fn broken(&self) -> Vec<String> {
-        let (Limits { in_time, delay_median, delay_p99, longest_gap }, got) =
-            (self.traffic.limits, &self.overlay);
-        let share = in_time.filter(|least| got.in_time_share < *least).map(|least| {
-            let (got, least) = (in_time_percent(got), least * 100.0);
-            format!("{got} % in time, at least {least} % wanted")
-        });
-        let spans = [
-            ("median delay", got.delay_median_ms, delay_median),
-            ("99th percentile of delay", got.delay_p99_ms, delay_p99),
-            ("longest gap", Some(got.longest_gap_ms), longest_gap),
-        ];
-        let spans = spans.into_iter().filter_map(|(what, got, most)| {
-            let most = millis(most?);
-            match got {
-                Some(got) if got <= most => None,
-                Some(got) => Some(format!("{what} {got:.1} ms, at most {most} ms wanted")),
-                None => Some(format!("no {what}, as nothing arrived; at most {most} ms wanted")),
-            }
-        });
-        let figures = share.into_iter().chain(spans);
-        figures.map(|figure| format!("{}: {figure}", self.traffic.name)).collect()
-    }
-
     /// The first route of the run.
     pub fn route_before(&self) -> String {
         self.routes.first().map_or_else(|| "none".into(), RouteAt::path_text)
@@ -165,21 +132,27 @@ impl RouteAt {
 }
 
 impl Outcome {
-    /// Whether every flow that has a direct path did better over the overlay, and there is one.
+    /// The flows as people read them: those of a group as one, the others each by itself.
+    pub fn rows(&self) -> Vec<Row<'_>> {
+        let rows = crate::world::rows(self.flows.iter().map(|flow| &flow.traffic));
+        let members = |at: Vec<usize>| at.into_iter().map(|at| &self.flows[at]).collect();
+        rows.into_iter().map(|(name, at)| Row::new(name, members(at))).collect()
+    }
+
+    /// Whether every row that has a direct path did better over the overlay, and there is one.
     pub fn overlay_is_better(&self) -> bool {
-        let verdicts: Vec<bool> =
-            self.flows.iter().filter_map(FlowOutcome::overlay_is_better).collect();
+        let verdicts: Vec<bool> = self.rows().iter().filter_map(Row::overlay_is_better).collect();
         !verdicts.is_empty() && verdicts.into_iter().all(|better| better)
     }
 
     /// The figures asked for that do not hold, a sentence each.
     pub fn broken(&self) -> Vec<String> {
-        let flows = self.flows.iter().flat_map(FlowOutcome::broken);
+        let flows: Vec<String> = self.rows().iter().flat_map(Row::broken).collect();
         let (got, limit) = (self.wire.per_crossing(), self.wire_limit);
         let wire = limit.filter(|limit| got > *limit).map(|limit| {
             format!("all flows: {got:.3} bytes on a link per payload byte, at most {limit} wanted")
         });
-        flows.chain(wire).collect()
+        flows.into_iter().chain(wire).collect()
     }
 
     /// Whether the run was ended before its time.
@@ -199,19 +172,11 @@ impl Outcome {
             "lost",
             "wire bytes/payload byte",
         ]);
-        for flow in &self.flows {
-            if let Some(direct) = &flow.direct {
-                let header = IP_UDP_HEADERS as f64 / flow.traffic.size as f64;
-                table.add_row(flow_row(
-                    &flow.traffic.name,
-                    "direct",
-                    direct,
-                    format!("{:.2}", 1.0 + header),
-                ));
-            }
-            table.add_row(flow_row(&flow.traffic.name, "overlay", &flow.overlay, "see all".into()));
+        for row in self.rows() {
+            row.cells().into_iter().for_each(|cells| {
+                table.add_row(cells);
+            });
         }
-
         let used =
             format!("{:.2} ({:.2} a link)", self.wire.per_payload_byte(), self.wire.per_crossing());
         let mut all = vec![Cell::new("all"), Cell::new("overlay")];
@@ -252,11 +217,7 @@ impl Outcome {
         if self.interrupted() {
             lines.push(format!("interrupted after {:.1} s", self.lasted.as_secs_f64()));
         }
-        for flow in &self.flows {
-            let (name, before, after) =
-                (&flow.traffic.name, flow.route_before(), flow.route_after());
-            lines.push(format!("route of {name}: {before} at first, {after} at the end"));
-        }
+        lines.extend(self.rows().iter().map(Row::route_remark));
         for (at, line) in &self.happened {
             lines.push(format!("after {:.2} s: {line}", at.as_secs_f64()));
         }
@@ -273,7 +234,7 @@ impl Outcome {
             "lasted_s": self.lasted.as_secs_f64(),
             "overlay_better": self.overlay_is_better(),
             "broken": self.broken(),
-            "flows": self.flows.iter().map(flow_json).collect::<Vec<_>>(),
+            "flows": self.rows().iter().map(Row::to_json).collect::<Vec<_>>(),
             "events": self.happened.iter().map(|(at, what)| json!({
                 "at_ms": millis(*at), "what": what,
             })).collect::<Vec<_>>(),
@@ -316,25 +277,6 @@ fn millis(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }
 
-fn flow_json(flow: &FlowOutcome) -> Value {
-    let Traffic { name, from, to, class, size, deadline, .. } = &flow.traffic;
-    json!({
-        "name": name,
-        "from": from,
-        "to": to,
-        "class": class,
-        "size_bytes": size,
-        "deadline_ms": millis(*deadline),
-        "overlay_better": flow.overlay_is_better(),
-        "overlay": flow.overlay,
-        "direct": flow.direct,
-        "direct_bytes_per_payload_byte": 1.0 + IP_UDP_HEADERS as f64 / *size as f64,
-        "routes": flow.routes.iter().map(|route| json!({
-            "at_ms": millis(route.at), "path": route.path,
-        })).collect::<Vec<_>>(),
-    })
-}
-
 fn link_json(link: &crate::emulator::LinkReport) -> Value {
     let counters = &link.counters;
     json!({
@@ -366,29 +308,11 @@ fn number(value: impl ToString) -> Cell {
     Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
 }
 
-fn flow_row(name: &str, way: &str, report: &FlowReport, wire: String) -> Vec<Cell> {
-    let delay = |delay: Option<f64>| number(delay.map_or("-".into(), |ms| format!("{ms:.1}")));
-    vec![
-        Cell::new(name),
-        Cell::new(way),
-        number(in_time_percent(report)),
-        delay(report.delay_median_ms),
-        delay(report.delay_p99_ms),
-        number(format!("{:.0}", report.longest_gap_ms)),
-        number(report.lost),
-        number(wire),
-    ]
-}
-
-/// Cut, not rounded: 100 means all.
-fn in_time_percent(report: &FlowReport) -> String {
-    format!("{:.3}", (report.in_time_share * 1e5).floor() / 1e3)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::World;
+    use crate::traffic::Delays;
+    use crate::world::{Limits, World};
 
     /// Packets in time, and the 99th percentile of their delay.
     type Arrived = (u64, f64);
@@ -398,12 +322,17 @@ mod tests {
         let text = "[run]\nduration='2s'\n[[pop]]\nid='a'\n[[pop]]\nid='b'\n\
                     [[traffic]]\nfrom='a'\nto='b'\npps=50\nsize=1000";
         let traffic = World::parse("test", text).unwrap().traffic.remove(0);
+        let delays = |p99: f64, packets| {
+            let mut delays = Delays::default();
+            delays.record_many(Duration::from_secs_f64(p99 / 1e3), packets as u32);
+            delays
+        };
         let report = |(in_time, p99)| FlowReport {
             sent: 100,
+            sent_bytes: 100_000,
             delivered: in_time,
             in_time,
-            in_time_share: in_time as f64 / 100.0,
-            delay_p99_ms: Some(p99),
+            delays: delays(p99, in_time),
             ..FlowReport::default()
         };
         let route = |at, path: &[&str]| RouteAt {
@@ -459,11 +388,12 @@ mod tests {
 
     #[test]
     fn figures_that_were_asked_for_and_do_not_hold_are_told() {
-        let asked = |limits| {
-            let flow = flow((99, 20.0), None);
+        let asked_of = |arrived, limits| {
+            let flow = flow(arrived, None);
             let traffic = Traffic { limits, ..flow.traffic };
             outcome(vec![FlowOutcome { traffic, ..flow }]).broken()
         };
+        let asked = |limits| asked_of((99, 20.0), limits);
         let wire = "all flows: 1.200 bytes on a link per payload byte, at most 1.15 wanted";
         assert_eq!(asked(Limits::default()), [wire]);
         let ms = |ms| Some(Duration::from_millis(ms));
@@ -474,17 +404,14 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(asked(held), [wire]);
-        let broken = Limits {
-            in_time: Some(0.995),
-            delay_median: ms(10),
-            delay_p99: ms(19),
-            ..Limits::default()
-        };
+        let broken = Limits { in_time: Some(0.995), delay_p99: ms(19), ..Limits::default() };
+        let median = Limits { delay_median: ms(10), ..Limits::default() };
+        let nothing = "traffic-1: no median delay, as nothing arrived; at most 10 ms wanted";
+        assert_eq!(asked_of((0, 0.0), median), [nothing, wire]);
         assert_eq!(
             asked(broken),
             [
                 "traffic-1: 99.000 % in time, at least 99.5 % wanted",
-                "traffic-1: no median delay, as nothing arrived; at most 10 ms wanted",
                 "traffic-1: 99th percentile of delay 20.0 ms, at most 19 ms wanted",
                 wire,
             ]
@@ -492,8 +419,33 @@ mod tests {
     }
 
     #[test]
-    fn percentages_are_cut_so_that_100_means_all() {
-        let report = FlowReport { in_time_share: 0.999_999, ..FlowReport::default() };
-        assert_eq!(in_time_percent(&report), "99.999");
+    fn flows_of_a_group_are_one_row() {
+        let member = |name: &str, overlay, direct| {
+            let flow = flow(overlay, direct);
+            let limits = Limits { in_time: Some(0.9), ..Limits::default() };
+            let (name, group) = (name.to_owned(), Some("web".to_owned()));
+            FlowOutcome { traffic: Traffic { name, group, limits, ..flow.traffic }, ..flow }
+        };
+        let outcome = outcome(vec![
+            member("web/1", (90, 20.0), Some((80, 20.0))),
+            flow((100, 5.0), None),
+            member("web/2", (60, 30.0), None),
+        ]);
+        let rows = outcome.rows();
+        assert_eq!(rows.iter().map(|row| row.name).collect::<Vec<_>>(), ["web", "traffic-1"]);
+        assert_eq!((rows[0].overlay.sent, rows[0].overlay.in_time), (200, 150));
+        assert_eq!(rows[0].overlay.delay_p99_ms().map(f64::round), Some(30.0));
+        assert_eq!(rows[0].direct.as_ref().map(|direct| direct.in_time), Some(80));
+        // Only web/1 is compared, as only web/1 has a direct path.
+        assert_eq!(rows[0].overlay_is_better(), Some(true));
+        assert_eq!(outcome.broken()[0], "web: 75.000 % in time, at least 90 % wanted");
+        let json = outcome.to_json();
+        assert_eq!(
+            (json["flows"][0]["flows"].as_u64(), &json["flows"][0]["from"]),
+            (Some(2), &Value::Null)
+        );
+        assert_eq!(json["flows"][1]["from"], "a");
+        assert!(outcome.flow_table().to_string().contains("web (2 flows)"));
+        assert!(outcome.remarks()[0].starts_with("routes of web: 2 flows between 1 pairs, 2 of"));
     }
 }

@@ -25,21 +25,23 @@ pub struct Tick<'a> {
     pub elapsed: Duration,
     /// Until it ends.
     pub total: Duration,
-    /// Every flow.
+    /// Every flow, those of a group as one.
     pub flows: &'a [FlowTick],
 }
 
-/// Where a flow stands.
+/// Where a flow stands, or a group of flows.
 #[derive(Clone, Debug)]
 pub struct FlowTick {
     /// Its name.
     pub name: String,
+    /// How many flows it is.
+    pub flows: usize,
     /// Packets sent each way.
     pub sent: u64,
     /// Packets in time over the overlay.
     pub overlay_in_time: u64,
     /// Packets in time over the direct path, if there is one and it is run at the same time.
     pub direct_in_time: Option<u64>,
-    /// The present route.
+    /// The present route; none of several flows.
     pub route: Option<Vec<PopId>>,
 }

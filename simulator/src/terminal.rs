@@ -95,10 +95,11 @@ impl Progress for Terminal {
 /// Packets under way make the share fall a little short while a run lasts.
 fn flow_text(flow: &FlowTick) -> String {
     let percent = |in_time: u64| 100.0 * in_time as f64 / flow.sent.max(1) as f64;
-    let route = flow.route.as_ref().map_or_else(
-        || "no route".into(),
-        |path| path.iter().map(ToString::to_string).collect::<Vec<String>>().join(">"),
-    );
+    let route = match (&flow.route, flow.flows) {
+        (Some(path), _) => path.iter().map(ToString::to_string).collect::<Vec<_>>().join(">"),
+        (None, 1) => "no route".into(),
+        (None, several) => format!("({several} flows)"),
+    };
     let direct = flow.direct_in_time.map(|in_time| format!(", direct {:.1} %", percent(in_time)));
     let overlay = percent(flow.overlay_in_time);
     format!("{} {route} {overlay:.1} %{}", flow.name, direct.unwrap_or_default())

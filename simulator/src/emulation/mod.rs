@@ -167,14 +167,22 @@ impl Run<'_> {
     }
 
     fn flow_ticks(&self, sender: &Sender, history: &[Vec<RouteAt>]) -> Vec<FlowTick> {
-        let tick = |(i, traffic): (usize, &Traffic)| FlowTick {
-            name: traffic.name.clone(),
-            sent: sender.sent()[i].packets(),
-            overlay_in_time: self.meters.overlay[i].in_time(),
-            direct_in_time: self.meters.direct[i].as_ref().map(|(receiver, _)| receiver.in_time()),
-            route: history[i].last().and_then(|last| last.path.clone()),
+        let tick = |(name, members): (&str, Vec<usize>)| {
+            let first = members[0];
+            let single = members.len() == 1;
+            let route = || history[first].last().and_then(|last| last.path.clone());
+            let direct = || members.iter().filter_map(|&at| self.meters.direct[at].as_ref());
+            let in_time = || direct().map(|(receiver, _)| receiver.in_time()).sum();
+            FlowTick {
+                name: name.to_owned(),
+                flows: members.len(),
+                sent: members.iter().map(|&at| sender.sent()[at].packets()).sum(),
+                overlay_in_time: members.iter().map(|&at| self.meters.overlay[at].in_time()).sum(),
+                direct_in_time: direct().next().map(|_| in_time()),
+                route: single.then(route).flatten(),
+            }
         };
-        self.world.traffic.iter().enumerate().map(tick).collect()
+        self.world.rows().into_iter().map(tick).collect()
     }
 
     fn happen(&mut self, what: &Happening, progress: &mut dyn Progress) -> anyhow::Result<()> {

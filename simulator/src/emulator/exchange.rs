@@ -290,6 +290,6 @@ impl State {
 }
 
 /// A histogram of microseconds up to a minute, to three digits.
-pub(crate) fn micros_histogram() -> Histogram<u64> {
+fn micros_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("constant bounds")
 }

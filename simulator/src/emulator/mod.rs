@@ -27,7 +27,6 @@ use tradewind_proto::units::PopId;
 use crate::clock::Clock;
 use crate::link::{LinkCounters, LinkSpec};
 use crate::world::{LinkId, World};
-pub(crate) use exchange::micros_histogram;
 use exchange::{Entrance, Exchange};
 
 /// Bytes of IPv4 and UDP headers in front of every payload: what links count beyond it.

@@ -151,7 +151,7 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn new(spec: FlowSpec, from: usize, to: usize) -> Self {
-        let departures = Departures::new(spec.interval);
+        let departures = Departures::new(spec.interval, spec.size);
         Self { spec, from, to, departures, record: FlowRecord::default(), meter: None }
     }
 
@@ -165,12 +165,5 @@ impl Flow {
 
     pub(super) fn report(&self) -> Option<FlowReport> {
         Some(self.departures.report(self.meter.as_ref()?))
-    }
-
-    /// How many packets it will consist of.
-    pub(super) fn packets(&self) -> u64 {
-        let span = self.spec.stop.saturating_sub(self.spec.start).as_nanos();
-        let interval = self.spec.interval.as_nanos().max(1);
-        u64::try_from(span.div_ceil(interval)).unwrap_or(u64::MAX)
     }
 }

@@ -226,8 +226,7 @@ impl Overlay {
         let flow = &mut self.flows[number.0];
         (flow.spec.start, flow.spec.stop) = (start, stop);
         if flow.spec.watch == Watch::Figures {
-            let meter = Meter::new(stream_of(number), flow.packets(), flow.spec.deadline);
-            flow.meter = Some(meter);
+            flow.meter = Some(Meter::new(stream_of(number), flow.spec.deadline));
         }
         self.events.schedule((START + start).max(self.now), Event::Packet(number));
     }

@@ -46,8 +46,8 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
         flows.push(Flow {
             traffic,
             link,
-            meter: Meter::new(stream(at), traffic.packets(), traffic.deadline),
-            departures: Departures::new(traffic.interval),
+            meter: Meter::new(stream(at), traffic.deadline),
+            departures: Departures::new(traffic.interval, traffic.size),
             buffer: vec![0; traffic.size],
         });
     }

@@ -97,7 +97,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn wait_for_routes(&mut self, progress: &mut dyn Progress) -> anyhow::Result<()> {
         let until = START + READY_WITHIN;
-        while let Some(traffic) = self.world.traffic.iter().find(|t| self.route(t).is_none()) {
+        while let Some(at) = self.flows.iter().position(|flow| self.route_of(*flow).is_none()) {
+            let traffic = &self.world.traffic[at];
             anyhow::ensure!(
                 self.overlay.now() < until,
                 "no route for traffic \"{}\" from {} to {} within {READY_WITHIN:?} of simulated \
@@ -153,14 +154,25 @@ impl Run<'_> {
     }
 
     fn flow_ticks(&self) -> Vec<FlowTick> {
-        let tick = |(&flow, traffic): (&FlowNumber, &Traffic)| FlowTick {
-            name: traffic.name.clone(),
-            sent: self.overlay.sent(flow),
-            overlay_in_time: self.overlay.in_time(flow).unwrap_or(0),
-            direct_in_time: None,
-            route: self.route(traffic),
+        let tick = |(name, members): (&str, Vec<usize>)| {
+            let flows = || members.iter().map(|&at| self.flows[at]);
+            let single = members.len() == 1;
+            FlowTick {
+                name: name.to_owned(),
+                flows: members.len(),
+                sent: flows().map(|flow| self.overlay.sent(flow)).sum(),
+                overlay_in_time: flows().filter_map(|flow| self.overlay.in_time(flow)).sum(),
+                direct_in_time: None,
+                route: flows().next().filter(|_| single).and_then(|flow| self.route_of(flow)),
+            }
         };
-        self.flows.iter().zip(&self.world.traffic).map(tick).collect()
+        self.world.rows().into_iter().map(tick).collect()
+    }
+
+    /// The present route of a flow.
+    fn route_of(&self, flow: FlowNumber) -> Option<Vec<PopId>> {
+        let (_, path) = self.overlay.record(flow).routes.last()?;
+        path.as_ref().map(|path| self.names(path))
     }
 
     fn links(&self) -> Vec<LinkReport> {
@@ -223,8 +235,7 @@ impl Run<'_> {
 impl Stage for Run<'_> {
     fn route(&self, traffic: &Traffic) -> Option<Vec<PopId>> {
         let at = self.world.traffic.iter().position(|other| other.name == traffic.name)?;
-        let (_, path) = self.overlay.record(self.flows[at]).routes.last()?;
-        path.as_ref().map(|path| self.names(path))
+        self.route_of(self.flows[at])
     }
 
     fn kill(&mut self, pop: &PopId) -> bool {

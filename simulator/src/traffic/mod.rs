@@ -1,6 +1,7 @@
 //! A world's traffic on real sockets: every flow is sent over the overlay and, at the same moments,
 //! over the direct path, and what arrives is metered at both ends.
 
+mod delays;
 mod meter;
 mod packet;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tradewind_proto::units::Timestamp;
 
+pub use delays::Delays;
 pub use meter::{Departures, FlowReport, Meter};
 pub use packet::Stamp;
 
@@ -39,7 +41,7 @@ impl Receiver {
     pub fn start(stream: u32, traffic: &Traffic, clock: Clock) -> io::Result<Self> {
         let socket = open_socket()?;
         let address = socket.local_addr()?;
-        let meter = Arc::new(Mutex::new(Meter::new(stream, traffic.packets(), traffic.deadline)));
+        let meter = Arc::new(Mutex::new(Meter::new(stream, traffic.deadline)));
         let stopping = Arc::new(AtomicBool::new(false));
         let (metered, stop) = (meter.clone(), stopping.clone());
         let body = move || listen(&socket, &metered, &stop, clock);
@@ -60,7 +62,7 @@ impl Receiver {
     /// The figures, given what was sent.
     pub fn report(&self, sent: &Sent) -> FlowReport {
         let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        meter.report(sent.packets(), sent.first_and_last())
+        meter.report(sent.packets(), sent.bytes.load(Ordering::Relaxed), sent.first_and_last())
     }
 }
 
@@ -88,21 +90,23 @@ fn listen(socket: &UdpSocket, meter: &Mutex<Meter>, stopping: &AtomicBool, clock
 #[derive(Debug)]
 pub struct Sent {
     packets: AtomicU64,
+    bytes: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
 }
 
 impl Sent {
     fn new() -> Self {
-        Self { packets: AtomicU64::new(0), first: AtomicU64::new(0), last: AtomicU64::new(0) }
+        let [packets, bytes, first, last] = [0; 4].map(AtomicU64::new);
+        Self { packets, bytes, first, last }
     }
 
-    fn record(&self, number: u64, now: Timestamp) {
-        if number == 0 {
+    fn record(&self, size: usize, now: Timestamp) {
+        self.last.store(now.as_micros(), Ordering::Relaxed);
+        self.bytes.fetch_add(size as u64, Ordering::Relaxed);
+        if self.packets.fetch_add(1, Ordering::Relaxed) == 0 {
             self.first.store(now.as_micros(), Ordering::Relaxed);
         }
-        self.last.store(now.as_micros(), Ordering::Relaxed);
-        self.packets.store(number + 1, Ordering::Relaxed);
     }
 
     /// How many packets.
@@ -207,12 +211,11 @@ fn send_all(mut flows: Vec<Outgoing>, start: Timestamp, clock: Clock, stopping: 
 impl Outgoing {
     /// The same packet both ways, the second a few microseconds later and stamped so.
     fn send(&mut self, number: u64, clock: Clock) {
+        self.sent.record(self.packet.len(), clock.now());
         for (stream, to) in [Some(self.ways.overlay), self.ways.direct].into_iter().flatten() {
-            let sent_at = clock.now();
-            Stamp { stream, number, sent_at }.write(&mut self.packet);
+            Stamp { stream, number, sent_at: clock.now() }.write(&mut self.packet);
             // A packet that the kernel refuses is a packet that does not arrive.
             let _ = self.socket.send_to(&self.packet, to);
-            self.sent.record(number, sent_at);
         }
     }
 }
@@ -237,8 +240,9 @@ mod tests {
         }
         for receiver in [&over, &direct] {
             let report = receiver.report(&sender.sent()[0]);
-            let FlowReport { sent, delivered, in_time, damaged, duplicates, .. } = report;
-            assert_eq!((sent, delivered, in_time, damaged, duplicates), (100, 100, 100, 0, 0));
+            let FlowReport { sent, sent_bytes, delivered, in_time, damaged, .. } = report;
+            assert_eq!((sent, sent_bytes, delivered, in_time), (100, 10_000, 100, 100));
+            assert_eq!((damaged, report.duplicates), (0, 0));
         }
     }
 }

@@ -101,6 +101,8 @@ impl TryFrom<String> for Label {
 pub struct Traffic {
     /// For tables and events; unique.
     pub name: String,
+    /// The name under which tables, asserts and reports show it together with others, as one.
+    pub group: Option<String>,
     /// Where it enters.
     pub from: PopId,
     /// Where it leaves.
@@ -314,10 +316,33 @@ impl World {
         next
     }
 
+    /// The flows as tables show them, in the order of their first: a name, and the places in
+    /// [`Self::traffic`] of all flows of that group, or of the one flow without a group.
+    pub fn rows(&self) -> Vec<(&str, Vec<usize>)> {
+        rows(&self.traffic)
+    }
+
     /// The traffic of that name.
     pub fn traffic_named(&self, name: &str) -> Option<&Traffic> {
         self.traffic.iter().find(|traffic| traffic.name == name)
     }
+}
+
+/// [`World::rows`] of any flows.
+pub(crate) fn rows<'a>(flows: impl IntoIterator<Item = &'a Traffic>) -> Vec<(&'a str, Vec<usize>)> {
+    let mut rows: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, flow) in flows.into_iter().enumerate() {
+        let row = match &flow.group {
+            Some(group) => *groups.entry(group).or_insert(rows.len()),
+            None => rows.len(),
+        };
+        if row == rows.len() {
+            rows.push((flow.group.as_ref().unwrap_or(&flow.name), Vec::new()));
+        }
+        rows[row].1.push(at);
+    }
+    rows
 }
 
 #[cfg(test)]

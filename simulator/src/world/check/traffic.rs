@@ -71,6 +71,7 @@ fn one_traffic(
     }
     let traffic = Traffic {
         name: table.name.unwrap_or_else(|| format!("traffic-{}", index + 1)),
+        group: None,
         from,
         to,
         class: table.class,
