@@ -111,7 +111,7 @@ impl Run<'_> {
         let mut history = vec![Vec::new(); self.world.traffic.len()];
         let before = self.emulator.report();
         self.start = self.clock.now() + Duration::from_millis(10);
-        let mut sender = Sender::start(self.flows()?, self.start, self.clock)
+        let mut sender = Sender::start(self.flows()?, self.world.seed, self.start, self.clock)
             .context("can't start the sender")?;
         let mut events = self.world.events.iter().peekable();
         let mut next_tick = Duration::ZERO;

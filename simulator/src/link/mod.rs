@@ -271,7 +271,7 @@ impl Jitter {
 }
 
 /// A standard normal number (Box and Muller, Annals of Mathematical Statistics 29, 1958).
-fn normal(rng: &mut impl Rng) -> f64 {
+pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }

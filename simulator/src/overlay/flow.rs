@@ -5,7 +5,7 @@ use std::time::Duration;
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{Class, PolicyId, Redundancy, Timestamp};
 
-use crate::traffic::{Departures, FlowReport, Meter};
+use crate::traffic::{Departures, FlowReport, Meter, Schedule, Shape};
 
 /// A stream of equal packets from a tunnel at one relay to a service at another.
 #[derive(Clone, Debug)]
@@ -18,6 +18,10 @@ pub struct FlowSpec {
     pub size: usize,
     /// Time between two packets.
     pub interval: Duration,
+    /// The pattern in which they leave.
+    pub shape: Shape,
+    /// Decides what is random about them.
+    pub seed: u64,
     /// Its class.
     pub class: Class,
     /// How long a packet is worth delivering.
@@ -54,6 +58,8 @@ impl FlowSpec {
             to: to.to_owned(),
             size: 1000,
             interval: Duration::from_millis(5),
+            shape: Shape::Constant,
+            seed: 0,
             class: Class::Video,
             deadline: Class::Video.default_deadline(),
             policy: PolicyId::NONE,
@@ -143,7 +149,8 @@ pub(super) struct Flow {
     pub(super) spec: FlowSpec,
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) departures: Departures,
+    /// Once it sends.
+    pub(super) departures: Option<Departures>,
     pub(super) record: FlowRecord,
     /// Of a flow of which only the figures are kept, once it sends.
     pub(super) meter: Option<Meter>,
@@ -151,19 +158,28 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn new(spec: FlowSpec, from: usize, to: usize) -> Self {
-        let departures = Departures::new(spec.interval, spec.size);
-        Self { spec, from, to, departures, record: FlowRecord::default(), meter: None }
+        Self { spec, from, to, departures: None, record: FlowRecord::default(), meter: None }
     }
 
-    /// A packet leaves: its number, and when the next one is due.
-    pub(super) fn next(&mut self, now: Timestamp) -> (u64, Timestamp) {
+    /// From now on it sends; when the first packet is due.
+    pub(super) fn begin(&mut self, begin: Timestamp) -> Timestamp {
+        let FlowSpec { size, interval, shape, seed, .. } = &self.spec;
+        let schedule = Schedule::new(*size, *interval, shape.clone(), *seed);
+        self.departures.insert(Departures::new(schedule, begin)).due()
+    }
+
+    /// A packet leaves: its number and size, and when the next one is due. `None` if it does not
+    /// send yet.
+    pub(super) fn leave(&mut self, now: Timestamp) -> Option<(u64, usize, Timestamp)> {
+        let departures = self.departures.as_mut()?;
         if self.spec.watch == Watch::Packets {
             self.record.sent.push(now);
         }
-        self.departures.next(now)
+        let (number, size) = departures.leave(now);
+        Some((number, size, departures.due()))
     }
 
     pub(super) fn report(&self) -> Option<FlowReport> {
-        Some(self.departures.report(self.meter.as_ref()?))
+        Some(self.departures.as_ref()?.report(self.meter.as_ref()?))
     }
 }

@@ -36,7 +36,7 @@ use host::Host;
 use line::{Line, Segment, Side};
 
 use crate::link::{Delivery as Arrival, LinkCounters, LinkModel, LinkSpec, stream_seed};
-use crate::traffic::{FlowReport, Meter, Stamp};
+use crate::traffic::{Departures, FlowReport, Meter, Stamp};
 
 /// True time when a simulation begins: late enough for clocks that are hours behind.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -228,7 +228,8 @@ impl Overlay {
         if flow.spec.watch == Watch::Figures {
             flow.meter = Some(Meter::new(stream_of(number), flow.spec.deadline));
         }
-        self.events.schedule((START + start).max(self.now), Event::Packet(number));
+        let due = flow.begin((START + start).max(self.now));
+        self.events.schedule(due, Event::Packet(number));
     }
 
     /// Sends no more packets of a flow.
@@ -239,7 +240,7 @@ impl Overlay {
 
     /// How many packets of a flow were sent so far.
     pub fn sent(&self, flow: FlowNumber) -> u64 {
-        self.flows[flow.0].departures.sent()
+        self.flows[flow.0].departures.as_ref().map_or(0, Departures::sent)
     }
 
     /// The figures of a flow so far; `None` if more is kept of it than these.
@@ -353,10 +354,10 @@ impl Overlay {
         if now >= START + flow.spec.stop {
             return;
         }
-        let (packet, next) = flow.next(now);
+        let Some((packet, size, next)) = flow.leave(now) else { return };
         self.events.schedule(next, Event::Packet(number));
         let stamp = Stamp { stream: stream_of(number), number: packet, sent_at: now };
-        let mut payload = vec![0; flow.spec.size];
+        let mut payload = vec![0; size];
         stamp.write(&mut payload);
         let (from, tunnel) = (flow.from, tunnel_of(number));
         self.with_node(from, |node, now| {

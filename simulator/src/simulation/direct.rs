@@ -14,7 +14,7 @@ use crate::world::{Happening, LinkId, Traffic, World};
 enum Next<'a> {
     Event(&'a Happening),
     Send(usize),
-    Arrive(usize, Stamp, Option<u32>),
+    Arrive(usize, Stamp, usize, Option<u32>),
 }
 
 struct Flow<'a> {
@@ -22,7 +22,6 @@ struct Flow<'a> {
     link: LinkId,
     meter: Meter,
     departures: Departures,
-    buffer: Vec<u8>,
 }
 
 /// What arrives of each flow of `world` over its direct link until `lasted` after traffic began;
@@ -37,20 +36,21 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
     }
     for (at, traffic) in world.traffic.iter().enumerate() {
         let link = (traffic.from.clone(), traffic.to.clone());
+        let departures = Departures::new(traffic.schedule(world.seed), START + traffic.start);
         if let Some(spec) = world.links.get(&link) {
             let seed = stream_seed(world.seed, &format!("{}>{}", link.0, link.1));
             let model = || LinkModel::new(spec.clone(), seed);
             links.entry(link.clone()).or_insert_with(model);
-            events.schedule(START + traffic.start, Next::Send(at));
+            events.schedule(departures.due(), Next::Send(at));
         }
         flows.push(Flow {
             traffic,
             link,
             meter: Meter::new(stream(at), traffic.deadline),
-            departures: Departures::new(traffic.interval, traffic.size),
-            buffer: vec![0; traffic.size],
+            departures,
         });
     }
+    let mut buffer = Vec::new();
     while let Some((now, next)) = events.pop() {
         match next {
             Next::Event(what) if now < START + lasted => perform(world, &mut links, what),
@@ -60,23 +60,23 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
                 if now >= START + lasted.min(flow.traffic.stop) {
                     continue;
                 }
-                let (number, next) = flow.departures.next(now);
-                events.schedule(next, Next::Send(at));
+                let (number, size) = flow.departures.leave(now);
+                events.schedule(flow.departures.due(), Next::Send(at));
                 let stamp = Stamp { stream: stream(at), number, sent_at: now };
-                let bytes = flow.traffic.size + IP_UDP_HEADERS;
+                let bytes = size + IP_UDP_HEADERS;
                 let fate = links.get_mut(&flow.link).map(|link| link.offer(bytes, now));
                 for arrival in fate.iter().flat_map(|fate| fate.deliveries()) {
-                    events.schedule(arrival.at, Next::Arrive(at, stamp, arrival.flipped));
+                    events.schedule(arrival.at, Next::Arrive(at, stamp, size, arrival.flipped));
                 }
             }
-            Next::Arrive(at, stamp, flipped) => {
-                let flow = &mut flows[at];
-                stamp.write(&mut flow.buffer);
+            Next::Arrive(at, stamp, size, flipped) => {
+                buffer.resize(size, 0);
+                stamp.write(&mut buffer);
                 if let Some(bit) = flipped {
-                    let bit = bit as usize % (flow.buffer.len() * 8);
-                    flow.buffer[bit / 8] ^= 1 << (bit % 8);
+                    let bit = bit as usize % (size * 8);
+                    buffer[bit / 8] ^= 1 << (bit % 8);
                 }
-                flow.meter.record(&flow.buffer, now);
+                flows[at].meter.record(&buffer, now);
             }
         }
     }

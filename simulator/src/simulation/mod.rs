@@ -66,6 +66,8 @@ fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
         overlay.tunnel(FlowSpec {
             size: traffic.size,
             interval: traffic.interval,
+            shape: traffic.shape.clone(),
+            seed: traffic.seed(world.seed),
             class: traffic.class,
             deadline: traffic.deadline,
             policy: policy(traffic),

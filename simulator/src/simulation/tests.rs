@@ -161,3 +161,21 @@ fn relays_of_a_mesh_become_neighbours_of_those_that_they_learn_of() {
     let outcome = run(&world, &mut Silent).unwrap();
     assert_eq!(outcome.flows[0].routes[0].path, Some(vec![e, f]));
 }
+
+#[test]
+fn every_shape_sends_the_same_packets_both_ways() {
+    let shapes = "pps = 250\nsize = 400\nshape = \"video\"";
+    let text = WORLD.replace("pps = 250\nsize = 400", shapes);
+    let text = text.replace("pps = 50\nsize = 160", "pps = 50\nsize = 160\nshape = \"poisson\"");
+    let outcome = outcome(&text.replace("policy = \"eu-only\"\n", ""), 1);
+    for flow in &outcome.flows {
+        let (overlay, direct) = (&flow.overlay, flow.direct.as_ref().unwrap());
+        assert_eq!((overlay.sent, overlay.sent_bytes), (direct.sent, direct.sent_bytes));
+        assert_eq!((overlay.damaged, direct.damaged), (0, 0));
+    }
+    let [video, poisson] = &outcome.flows[..] else { panic!("{outcome:?}") };
+    // 100 kB/s for four seconds, the first two of every 60 frames being large.
+    assert!((390_000..480_000).contains(&video.overlay.sent_bytes), "{:?}", video.overlay);
+    assert!(video.overlay.sent > video.overlay.sent_bytes / 400);
+    assert!((100..200).contains(&poisson.overlay.sent), "{:?}", poisson.overlay);
+}

@@ -8,7 +8,8 @@ use tradewind_proto::units::Timestamp;
 
 use super::delays::Delays;
 use super::packet::Stamp;
-use crate::world::World;
+use super::schedule::{Departure, Schedule};
+use crate::world::{Traffic, World};
 
 /// Reads the packets of one stream.
 pub struct Meter {
@@ -22,30 +23,39 @@ pub struct Meter {
     last_in_time: Option<(Timestamp, Timestamp)>,
 }
 
-/// The packets of a stream as they leave, at an even pace.
+/// The packets of a stream as they leave.
 #[derive(Clone, Debug)]
 pub struct Departures {
-    interval: Duration,
-    size: usize,
+    schedule: Schedule,
+    begin: Timestamp,
+    next: Option<Departure>,
     sent: u64,
+    sent_bytes: u64,
     first_and_last: Option<(Timestamp, Timestamp)>,
 }
 
 impl Departures {
-    /// None has left yet.
-    pub fn new(interval: Duration, size: usize) -> Self {
-        Self { interval, size, sent: 0, first_and_last: None }
+    /// None has left yet; the times of `schedule` count from `begin`.
+    pub fn new(mut schedule: Schedule, begin: Timestamp) -> Self {
+        let next = schedule.next();
+        Self { schedule, begin, next, sent: 0, sent_bytes: 0, first_and_last: None }
     }
 
-    /// A packet leaves: its number, and when the next one is due.
-    pub fn next(&mut self, now: Timestamp) -> (u64, Timestamp) {
+    /// When the next packet is due.
+    pub fn due(&self) -> Timestamp {
+        self.next.map_or(Timestamp::NEVER, |next| self.begin + next.at)
+    }
+
+    /// The next packet leaves: its number and size.
+    pub fn leave(&mut self, now: Timestamp) -> (u64, usize) {
         let number = self.sent;
+        let size = self.next.map_or(Traffic::MIN_SIZE, |next| next.size);
         self.sent += 1;
+        self.sent_bytes += size as u64;
         let (first, _) = self.first_and_last.unwrap_or((now, now));
         self.first_and_last = Some((first, now));
-        // Counted from the first, as intervals need not be whole microseconds.
-        let nanos = self.interval.as_nanos() * u128::from(self.sent);
-        (number, first + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        self.next = self.schedule.next();
+        (number, size)
     }
 
     /// How many have left.
@@ -55,7 +65,7 @@ impl Departures {
 
     /// What `meter` says of them.
     pub fn report(&self, meter: &Meter) -> FlowReport {
-        meter.report(self.sent, self.sent * self.size as u64, self.first_and_last)
+        meter.report(self.sent, self.sent_bytes, self.first_and_last)
     }
 }
 

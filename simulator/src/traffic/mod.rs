@@ -4,6 +4,7 @@
 mod delays;
 mod meter;
 mod packet;
+mod schedule;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,6 +20,7 @@ use tradewind_proto::units::Timestamp;
 pub use delays::Delays;
 pub use meter::{Departures, FlowReport, Meter};
 pub use packet::Stamp;
+pub use schedule::{Departure, Recording, Schedule, Shape, Video};
 
 use crate::clock::Clock;
 use crate::emulator::open_socket;
@@ -140,23 +142,31 @@ pub struct Sender {
 struct Outgoing {
     traffic: Traffic,
     ways: Ways,
+    departures: Departures,
     sent: Arc<Sent>,
     socket: UdpSocket,
     packet: Vec<u8>,
 }
 
 impl Sender {
-    /// Sends the flows' packets, their times counted from `start`.
+    /// Sends the flows' packets, as they follow from the world's `seed`, their times counted from
+    /// `start`.
     ///
     /// # Errors
     ///
     /// A socket or thread that the system refuses.
-    pub fn start(flows: Vec<(Traffic, Ways)>, start: Timestamp, clock: Clock) -> io::Result<Self> {
+    pub fn start(
+        flows: Vec<(Traffic, Ways)>,
+        seed: u64,
+        start: Timestamp,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let mut outgoing = Vec::with_capacity(flows.len());
         for (traffic, ways) in flows {
-            let packet = vec![0; traffic.size];
-            let sent = Arc::new(Sent::new());
-            outgoing.push(Outgoing { traffic, ways, sent, socket: open_socket()?, packet });
+            let departures = Departures::new(traffic.schedule(seed), start + traffic.start);
+            let (sent, socket) = (Arc::new(Sent::new()), open_socket()?);
+            let packet = Vec::new();
+            outgoing.push(Outgoing { traffic, ways, departures, sent, socket, packet });
         }
         let sent = outgoing.iter().map(|flow| flow.sent.clone()).collect();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -188,29 +198,30 @@ impl Drop for Sender {
 }
 
 fn send_all(mut flows: Vec<Outgoing>, start: Timestamp, clock: Clock, stopping: &AtomicBool) {
-    let begin = |(index, flow): (usize, &Outgoing)| Reverse((start + flow.traffic.start, index, 0));
-    let mut due: BinaryHeap<_> = flows.iter().enumerate().map(begin).collect();
-    while let Some(Reverse((at, index, number))) = due.pop() {
+    let first = |(index, flow): (usize, &Outgoing)| Reverse((flow.departures.due(), index));
+    let mut due: BinaryHeap<_> = flows.iter().enumerate().map(first).collect();
+    while let Some(Reverse((at, index))) = due.pop() {
+        if at >= start + flows[index].traffic.stop {
+            continue;
+        }
+        // A packet that is due is sent, even if the thread woke too late to be in time with it.
         while clock.now() < at {
-            clock.sleep_until(at.min(clock.now() + Duration::from_millis(100)));
             if stopping.load(Ordering::Relaxed) {
                 return;
             }
+            clock.sleep_until(at.min(clock.now() + Duration::from_millis(100)));
         }
         let flow = &mut flows[index];
-        flow.send(number, clock);
-        let traffic = &flow.traffic;
-        if number + 1 < traffic.packets() {
-            let nanos = traffic.interval.as_nanos() * u128::from(number + 1);
-            let offset = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            due.push(Reverse((start + traffic.start + offset, index, number + 1)));
-        }
+        flow.send(at, clock);
+        due.push(Reverse((flow.departures.due(), index)));
     }
 }
 
 impl Outgoing {
-    /// The same packet both ways, the second a few microseconds later and stamped so.
-    fn send(&mut self, number: u64, clock: Clock) {
+    /// The packet due at `at` both ways, the second a few microseconds later and stamped so.
+    fn send(&mut self, at: Timestamp, clock: Clock) {
+        let (number, size) = self.departures.leave(at);
+        self.packet.resize(size, 0);
         self.sent.record(self.packet.len(), clock.now());
         for (stream, to) in [Some(self.ways.overlay), self.ways.direct].into_iter().flatten() {
             Stamp { stream, number, sent_at: clock.now() }.write(&mut self.packet);
@@ -233,7 +244,7 @@ mod tests {
         let traffic = &world.traffic[0];
         let [over, direct] = [1, 2].map(|stream| Receiver::start(stream, traffic, clock).unwrap());
         let ways = Ways { overlay: (1, over.address()), direct: Some((2, direct.address())) };
-        let sender = Sender::start(vec![(traffic.clone(), ways)], clock.now(), clock).unwrap();
+        let sender = Sender::start(vec![(traffic.clone(), ways)], 1, clock.now(), clock).unwrap();
         let patience = clock.now() + Duration::from_secs(20);
         while over.in_time() + direct.in_time() < 200 && clock.now() < patience {
             thread::sleep(Duration::from_millis(10));

@@ -194,26 +194,96 @@ with_link_keys! {
     }
 }
 
-/// `[[traffic]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TrafficTable {
-    pub(super) name: Option<String>,
-    pub(super) from: String,
-    pub(super) to: String,
-    #[serde(default)]
+/// A table that has the keys of a flow beside its own.
+macro_rules! with_flow_keys {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $(pub(super) $field: $type,)*
+            #[serde(default)]
+            class: Class,
+            size: Option<Bytes>,
+            rate: Option<BitRate>,
+            pps: Option<f64>,
+            shape: Option<ShapeName>,
+            video: Option<VideoTable>,
+            deadline: Option<Span>,
+            policy: Option<String>,
+            #[serde(default)]
+            redundancy: Redundancy,
+            start: Option<Span>,
+            stop: Option<Span>,
+            #[serde(default)]
+            assert: LimitsTable,
+        }
+
+        impl $name {
+            /// What is written of each flow.
+            pub(super) fn flow_keys(&self) -> FlowKeys<'_> {
+                FlowKeys {
+                    class: self.class,
+                    size: self.size,
+                    rate: self.rate,
+                    pps: self.pps,
+                    shape: self.shape,
+                    video: self.video,
+                    deadline: self.deadline,
+                    policy: self.policy.as_deref(),
+                    redundancy: self.redundancy,
+                    start: self.start,
+                    stop: self.stop,
+                    assert: self.assert,
+                }
+            }
+        }
+    };
+}
+
+/// The keys of a flow, as far as they were written.
+pub(super) struct FlowKeys<'a> {
     pub(super) class: Class,
-    pub(super) size: Bytes,
+    pub(super) size: Option<Bytes>,
     pub(super) rate: Option<BitRate>,
     pub(super) pps: Option<f64>,
+    pub(super) shape: Option<ShapeName>,
+    pub(super) video: Option<VideoTable>,
     pub(super) deadline: Option<Span>,
-    pub(super) policy: Option<String>,
-    #[serde(default)]
+    pub(super) policy: Option<&'a str>,
     pub(super) redundancy: Redundancy,
     pub(super) start: Option<Span>,
     pub(super) stop: Option<Span>,
-    #[serde(default)]
     pub(super) assert: LimitsTable,
+}
+
+/// `shape = ""` of a flow.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ShapeName {
+    Constant,
+    Poisson,
+    Video,
+}
+
+/// `video = {}` of a flow.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VideoTable {
+    pub(super) fps: Option<f64>,
+    pub(super) key_every: Option<u32>,
+    pub(super) key_size: Option<f64>,
+    pub(super) spread: Option<f64>,
+    pub(super) pace: Option<f64>,
+}
+
+with_flow_keys! {
+    /// `[[traffic]]`
+    TrafficTable {
+        name: Option<String>,
+        from: String,
+        to: String,
+    }
 }
 
 /// `[assert]`: for every flow, and for all together.

@@ -23,7 +23,8 @@ use error::Fault;
 pub use error::WorldError;
 pub(crate) use file::MeshName;
 
-use crate::link::LinkSpec;
+use crate::link::{LinkSpec, stream_seed};
+use crate::traffic::{Schedule, Shape};
 
 /// A directed link: from, to.
 pub type LinkId = (PopId, PopId);
@@ -96,7 +97,7 @@ impl TryFrom<String> for Label {
     }
 }
 
-/// A flow of equal packets at an even pace.
+/// A flow of packets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Traffic {
     /// For tables and events; unique.
@@ -109,10 +110,14 @@ pub struct Traffic {
     pub to: PopId,
     /// What it is to the overlay.
     pub class: Class,
-    /// Bytes of a UDP payload, 24 to 65,507.
+    /// Bytes of a UDP payload, 24 to 65,507: of all packets where they are equal, of a video's
+    /// largest, of a recording's on average.
     pub size: usize,
-    /// From one packet to the next.
+    /// Such that `size` every `interval` is the mean rate: from one packet to the next where they
+    /// are equal.
     pub interval: Duration,
+    /// The pattern in which they leave.
+    pub shape: Shape,
     /// How long after entering a packet is of use.
     pub deadline: Duration,
     /// The name of the rule that binds it.
@@ -151,7 +156,17 @@ impl Traffic {
     /// The most packets per second of one flow.
     pub const MAX_PPS: f64 = 200_000.0;
 
-    /// How many packets it consists of.
+    /// Its packets, as they follow from the world's `seed`.
+    pub fn schedule(&self, seed: u64) -> Schedule {
+        Schedule::new(self.size, self.interval, self.shape.clone(), self.seed(seed))
+    }
+
+    /// What decides its packets in a world of `seed`.
+    pub fn seed(&self, seed: u64) -> u64 {
+        stream_seed(seed, &format!("traffic {}", self.name))
+    }
+
+    /// How many packets it consists of, if all are of its size.
     pub fn packets(&self) -> u64 {
         let interval = self.interval.as_nanos().max(1);
         let span = self.stop.saturating_sub(self.start).as_nanos();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::link::{Loss, Rate};
+use crate::traffic::Video;
 
 const GOOD: &str = r#"
 [run]
@@ -146,6 +147,20 @@ fn relays_that_learn_of_each_other_dial_few_and_find_all() {
     assert!(peers.values().all(|dialled| dialled.len() <= 4));
 }
 
+#[test]
+fn a_flow_has_the_shape_that_was_written() {
+    let shape = |keys: &str| {
+        let keys = format!("rate = \"2.4Mbit\"\n{keys}");
+        parsed(&GOOD.replace("rate = \"2.4Mbit\"", &keys)).traffic.remove(0).shape
+    };
+    assert_eq!(shape(""), Shape::Constant);
+    assert_eq!(shape("shape = \"poisson\""), Shape::Poisson);
+    assert_eq!(shape("shape = \"video\""), Shape::Video(Video::default()));
+    let video = Video { fps: 25.0, key_size: 3.0, ..Video::default() };
+    let written = shape("shape = \"video\"\nvideo = { fps = 25, key_size = 3.0 }");
+    assert_eq!(written, Shape::Video(video));
+}
+
 /// The good world with one thing wrong: what is replaced, by what, and the error.
 const BROKEN: &[(&str, &str, &str)] = &[
     (
@@ -188,7 +203,15 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("r = 0.2", "", "needs both p and r"),
     ("rate = \"2.4Mbit\"", "", "[[traffic]] needs either rate or pps"),
     ("size = 160", "size = 16", "a packet's size is 24 to 65507 bytes, not 16"),
-    ("size = 160", "", "missing field `size`"),
+    ("size = 160", "", "[[traffic]] needs the size of its packets"),
+    ("pps = 50", "pps = 50\nshape = \"viedo\"", "unknown value \"viedo\"; did you mean \"video\"?"),
+    ("pps = 50", "pps = 50\nvideo = { fps = 25 }", "video = {} belongs to shape = \"video\""),
+    ("pps = 50", "pps = 50\nshape = \"video\"\nvideo = { fps = 300 }", "fps is 1 to 240, not 300"),
+    (
+        "pps = 50",
+        "pps = 50\nshape = \"video\"\nvideo = { keys = 300 }",
+        "unknown key \"keys\"; known here: fps, key_every, key_size, spread, pace",
+    ),
     ("pps = 50", "pps = 50\ndeadline = \"17s\"", "a deadline is 1 ms to 16 s, not 17s"),
     ("pps = 50", "pps = -1", "at least 0.001"),
     ("start = \"1s\"", "start = \"11s\"", "is not within the run's 10s"),

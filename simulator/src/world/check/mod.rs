@@ -1,6 +1,7 @@
 //! From what a world file says to a world that holds together.
 
 mod events;
+mod flow;
 mod links;
 mod traffic;
 
@@ -15,6 +16,7 @@ use super::error::{Fault, hint};
 use super::file::{AssertTable, LimitsTable, PopTable, RunTable, WorldFile};
 use super::{LinkId, PolicyRule, Pop, World};
 use events::check_events;
+use flow::Setting;
 use links::check_links;
 use traffic::check_traffic;
 
@@ -38,7 +40,8 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
     let AssertTable { in_time, delay_median, delay_p99, longest_gap, wire } = file.assert;
     let all = LimitsTable { in_time, delay_median, delay_p99, longest_gap };
     let wire_limit = wire.map(check_wire_limit).transpose()?;
-    let traffic = check_traffic(file.traffic, &pops, &policies, (duration, all))?;
+    let setting = Setting { policies: &policies, duration, asserted: all };
+    let traffic = check_traffic(file.traffic, &pops, setting)?;
     let events = check_events(file.event, &pops, &links, &traffic, duration)?;
     Ok(World {
         name: name.unwrap_or_else(|| "world".into()),
