@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tradewind_proto::link::plan::{OperatingPoint, Planner};
-use tradewind_proto::link::{Heat, Link, LinkConfig, Outbound};
+use tradewind_proto::link::{Heat, Link, LinkConfig, Outbound, Recovery};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{
     Budget, Class, FlowId, FlowSeq, PolicyId, PopKey, Timestamp, WireTime,
@@ -37,7 +37,7 @@ struct Pair {
 impl Pair {
     /// A pair that has learnt its loss.
     fn new(loss: f64) -> Self {
-        let config = LinkConfig { datagram: 1414, peer_clock_offset: 0 };
+        let config = LinkConfig { datagram: 1414, peer_clock_offset: 0, recovery: Recovery::Plan };
         let mut ends = [(); 2].map(|()| Link::new(config.clone(), START));
         ends.iter_mut().for_each(|end| end.set_heat(Heat::Hot, START));
         let mut pair = Self {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::Parser;
 use comfy_table::{Table, presets};
-use tradewind_proto::link::{Heat, Link, LinkConfig};
+use tradewind_proto::link::{Heat, Link, LinkConfig, Recovery};
 use tradewind_proto::units::{PopId, Timestamp};
 use tradewind_simulator::link::{LinkSpec, Loss};
 use tradewind_simulator::overlay::pop;
@@ -110,7 +110,7 @@ fn run(loss: Loss, span: Duration, seed: u64) -> (u64, u64) {
     let names: [PopId; 2] = ["a", "b"].map(pop);
     let mut net = VirtualNet::new(seed);
     net.connect_both(&names[0], &names[1], LinkSpec { loss, ..LinkSpec::with_delay(ONE_WAY) });
-    let config = LinkConfig { datagram: 1_414, peer_clock_offset: 0 };
+    let config = LinkConfig { datagram: 1_414, peer_clock_offset: 0, recovery: Recovery::Plan };
     let mut ends = [(); 2].map(|()| Link::new(config.clone(), START));
     ends.iter_mut().for_each(|end| end.set_heat(Heat::Hot, START));
     let alarms = |ends: &[Link; 2]| {

@@ -215,7 +215,7 @@ impl Group {
         let by_parity = !self.open && self.len() > 1 && saveable == missing;
         let need = if by_parity { missing.saturating_sub(self.parity_there) } else { saveable };
         let lost = need.saturating_sub(self.in_flight.first);
-        let wanted = outlook.plan.repair(lost, outlook.chances(deadline, now));
+        let wanted = outlook.repair(lost, outlook.chances(deadline, now));
         let due = wanted.saturating_sub(self.in_flight.repair);
         let absent = self.saveable(outlook, now).filter(|(_, packet)| packet.in_flight == 0);
         let mut help: Vec<Help> = absent.take(due).map(|(row, _)| Help::Packet(row)).collect();
@@ -311,6 +311,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Recovery;
     use crate::link::plan::{OperatingPoint, Planner};
 
     const NOW: Timestamp = Timestamp::from_micros(10_000_000);
@@ -325,6 +326,7 @@ mod tests {
             round: Duration::from_millis(45),
             spread: Duration::ZERO,
             plan: Planner::new(1e-5).plan(OperatingPoint::new(loss, 1.0)),
+            recovery: Recovery::Plan,
         }
     }
 

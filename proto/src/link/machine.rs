@@ -21,7 +21,9 @@ use super::receipts::Receipts;
 use super::sent::SentLog;
 use super::traffic::Traffic;
 use super::transmit::Beats;
-use super::{Counters, Heat, LinkConfig, LinkEvent, Liveness, Outbound, Quality, Refused};
+use super::{
+    Counters, Heat, LinkConfig, LinkEvent, Liveness, Outbound, Quality, Recovery, Refused,
+};
 use crate::frame::PARITY_OVERHEAD;
 use crate::packet::Header;
 use crate::units::{Budget, Timestamp};
@@ -52,6 +54,7 @@ pub struct Link {
     pub(super) sent: SentLog,
     pub(super) outgoing: Outgoing,
     pub(super) planner: Planner,
+    pub(super) recovery: Recovery,
     pub(super) traffic: Traffic,
     pub(super) beats: Beats,
     /// Number of the newest train, and how many of its probes are still to be sent.
@@ -83,6 +86,7 @@ impl Link {
             round: FIRST_ROUND,
             spread: Duration::ZERO,
             plan: planner.plan(OperatingPoint::default()),
+            recovery: config.recovery,
         };
         Self {
             clock: PeerClock::new(config.peer_clock_offset),
@@ -97,6 +101,7 @@ impl Link {
             sent: SentLog::new(),
             outgoing: Outgoing::new(outlook),
             planner,
+            recovery: config.recovery,
             traffic: Traffic::new(now),
             beats: Beats::new(now),
             train: (0, 0),

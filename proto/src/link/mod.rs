@@ -60,6 +60,26 @@ pub struct LinkConfig {
     /// The neighbour's clock less ours, in microseconds, known to some minutes (from the hello): it
     /// completes the neighbour's 32-bit timestamps, no more.
     pub peer_clock_offset: i64,
+    /// How losses are made up for.
+    pub recovery: Recovery,
+}
+
+/// How a link makes up for losses. Relays in use follow the plan; the others are there to compare
+/// it with, and constrain it: everything else on the link stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Recovery {
+    /// Parity and repeats as [`plan`] says.
+    #[default]
+    Plan,
+    /// Nothing up front; what is known to be lost is sent again, shard for shard, while that helps.
+    ArqOnly,
+    /// So many parity shards per packet follow each group at once, at least one; nothing is sent again.
+    FixedFec {
+        /// Above 0; as many as the packets at 1.
+        parity: f64,
+    },
+    /// What is lost is lost.
+    None,
 }
 
 /// A packet to carry to the neighbour.

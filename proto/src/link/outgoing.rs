@@ -323,7 +323,7 @@ impl Outgoing {
         let mut parity = 0;
         if let Some(deadline) = group.deadline(&self.outlook, now) {
             let spare = group.spare();
-            parity = self.outlook.plan.upfront(packets, rounds);
+            parity = self.outlook.upfront(packets, rounds);
             parity = parity.min(self.outlook.most_margin(packets, deadline, now));
             for nth in 0..parity {
                 let at = self.outlook.margin_at((nth, parity), deadline, now);
@@ -347,7 +347,7 @@ impl Outgoing {
             return;
         };
         let spare = group.spare();
-        let shards = self.outlook.plan.upfront(unheard, 1).min(unheard * MOST_FOR_UNHEARD);
+        let shards = self.outlook.unheard(unheard).min(unheard * MOST_FOR_UNHEARD);
         for nth in 0..shards {
             let at = self.outlook.margin_at((nth, shards), deadline, now);
             self.order(id, (spare, Wave::Repair, Need::Margin), at, now);
@@ -469,6 +469,7 @@ pub(super) struct Repair {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Recovery;
     use crate::link::plan::{OperatingPoint, Planner};
 
     const NOW: Timestamp = Timestamp::from_micros(10_000_000);
@@ -485,6 +486,7 @@ mod tests {
             round: Duration::from_millis(45),
             spread: Duration::ZERO,
             plan: Planner::new(1e-5).plan(OperatingPoint::new(loss, 1.0)),
+            recovery: Recovery::Plan,
         })
     }
 

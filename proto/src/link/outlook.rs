@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Recovery;
+use super::code::MAX_PARITY;
 use super::plan::Plan;
 use crate::units::Timestamp;
 
@@ -24,6 +26,8 @@ pub(super) struct Outlook {
     pub(super) spread: Duration,
     /// How many shards to send.
     pub(super) plan: Arc<Plan>,
+    /// What is left to the plan.
+    pub(super) recovery: Recovery,
 }
 
 impl Outlook {
@@ -33,8 +37,37 @@ impl Outlook {
         if arrive_by < earliest {
             return 0;
         }
+        if matches!(self.recovery, Recovery::FixedFec { .. } | Recovery::None) {
+            return 1; // nothing follows a report
+        }
         let rounds = arrive_by.since(earliest).as_micros() / self.round.as_micros().max(1);
         1 + usize::try_from(rounds).unwrap_or(usize::MAX - 1).min(1000)
+    }
+
+    /// Parity shards to send with a group of `k` packets that can be helped `chances` times.
+    pub(super) fn upfront(&self, k: usize, chances: usize) -> usize {
+        match self.recovery {
+            Recovery::Plan => self.plan.upfront(k, chances),
+            Recovery::FixedFec { parity } => ((k as f64 * parity).ceil() as usize).min(MAX_PARITY),
+            Recovery::ArqOnly | Recovery::None => 0,
+        }
+    }
+
+    /// Shards to send for a group that lacks `lacking` and can be helped `chances` times.
+    pub(super) fn repair(&self, lacking: usize, chances: usize) -> usize {
+        match self.recovery {
+            Recovery::Plan => self.plan.repair(lacking, chances),
+            Recovery::ArqOnly if chances > 0 => lacking,
+            _ => 0,
+        }
+    }
+
+    /// Shards to send at the last chance for so many packets that no report tells of.
+    pub(super) fn unheard(&self, packets: usize) -> usize {
+        match self.recovery {
+            Recovery::Plan => self.plan.upfront(packets, 1),
+            _ => 0,
+        }
     }
 
     /// How long a group may wait for more packets: as long as that costs none of its chances, if
@@ -108,6 +141,7 @@ mod tests {
             round: Duration::from_millis(44),
             spread: Duration::from_millis(5),
             plan: Planner::new(1e-5).plan(OperatingPoint::default()),
+            recovery: Recovery::Plan,
         };
         let now = Timestamp::from_micros(1_000_000);
         for (millis, chances) in [(0, 0), (19, 0), (20, 1), (63, 1), (64, 2), (120, 3)] {

@@ -252,6 +252,7 @@ impl Link {
             round: rtt + found,
             spread: self.spread(loss, burst),
             plan: self.planner.plan(OperatingPoint::new(loss, burst)),
+            recovery: self.recovery,
         }
     }
 

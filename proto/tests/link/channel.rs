@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tradewind_proto::link::{
-    Counters, Inbound, Link, LinkConfig, LinkEvent, Liveness, Outbound, Refused,
+    Counters, Inbound, Link, LinkConfig, LinkEvent, Liveness, Outbound, Recovery, Refused,
 };
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{
@@ -65,12 +65,16 @@ fn shifted(now: Timestamp, clock: i64) -> Timestamp {
 
 impl Bench {
     pub fn new(channel: Channel, seed: u64) -> Self {
+        Self::with_recovery(channel, Recovery::Plan, seed)
+    }
+
+    pub fn with_recovery(channel: Channel, recovery: Recovery, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let now = Timestamp::from_micros(1_800_000_000_000_000);
         let clocks = [0, random.random_range(-3_000_000_000_000..3_000_000_000_000i64)];
         let end = |at: usize| {
-            let config =
-                LinkConfig { datagram: DATAGRAM, peer_clock_offset: clocks[1 - at] - clocks[at] };
+            let peer_clock_offset = clocks[1 - at] - clocks[at];
+            let config = LinkConfig { datagram: DATAGRAM, peer_clock_offset, recovery };
             let link = Link::new(config, shifted(now, clocks[at]));
             End { link, clock: clocks[at], received: Vec::new(), liveness: Vec::new(), bad: false }
         };

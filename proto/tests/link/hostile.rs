@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tradewind_proto::frame::{Frame, Heartbeat, Report, Shard};
-use tradewind_proto::link::{Heat, Link, LinkConfig, LinkEvent};
+use tradewind_proto::link::{Heat, Link, LinkConfig, LinkEvent, Recovery};
 use tradewind_proto::units::{Class, GroupId, LinkSeq, Timestamp, WireTime};
 
 use crate::channel::{Bench, Channel, DATAGRAM, assert_balance, header, outbound};
@@ -17,7 +17,10 @@ fn start() -> Timestamp {
 
 /// A link that has some packets out.
 fn busy_link() -> Link {
-    let mut link = Link::new(LinkConfig { datagram: DATAGRAM, peer_clock_offset: 0 }, start());
+    let mut link = Link::new(
+        LinkConfig { datagram: DATAGRAM, peer_clock_offset: 0, recovery: Recovery::Plan },
+        start(),
+    );
     for seq in 0..40 {
         let deadline = Duration::from_millis(200);
         link.send(outbound(seq, 300, deadline, Class::Video, start()), start()).unwrap();

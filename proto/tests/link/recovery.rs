@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tradewind_proto::link::Heat;
+use tradewind_proto::link::{Heat, Recovery};
 use tradewind_proto::units::{Class, Timestamp};
 
 use crate::channel::{Bench, Channel, assert_balance};
@@ -37,7 +37,10 @@ struct Outcome {
 
 /// Sends the flow over a link that has been up for a second.
 fn run(channel: Channel, flow: Flow, seed: u64) -> Outcome {
-    let mut bench = Bench::new(channel, seed);
+    run_on(Bench::new(channel, seed), flow)
+}
+
+fn run_on(mut bench: Bench, flow: Flow) -> Outcome {
     for end in 0..2 {
         let now = bench.clock(end);
         bench.ends[end].link.set_heat(Heat::Hot, now);
@@ -182,5 +185,30 @@ fn many_classes_at_once_add_up_over_many_seeds() {
         let counters = bench.counters(1);
         let delivered = counters.data_first_rx + counters.repeated_rx + counters.decoded_rx;
         assert_eq!(received, delivered - counters.late_rx, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_constrained_link_repairs_by_what_it_is_left_with() {
+    let flow = Flow { packets: 10_000, ..VIDEO };
+    let run = |recovery, seed| {
+        let bench = Bench::with_recovery(Channel::lossy(0.1), recovery, seed);
+        let Outcome { missed, cost, bench } = run_on(bench, flow);
+        let counters = bench.counters(0);
+        (missed, cost, counters.parity_tx, counters.repeat_tx)
+    };
+    for seed in 0..6 {
+        let (missed, cost, ..) = run(Recovery::None, seed);
+        assert!((missed - 0.1).abs() < 0.02 && cost == 1.0, "none, seed {seed}: {missed}, {cost}");
+
+        let (missed, cost, parity, _) = run(Recovery::ArqOnly, seed);
+        assert_eq!(parity, 0, "arq, seed {seed}");
+        assert!(missed > 0.0 && missed < 0.003, "three chances, seed {seed}: {missed}");
+        assert!((cost - 1.1).abs() < 0.02, "arq, seed {seed}: {cost}");
+
+        let (missed, cost, parity, repeats) = run(Recovery::FixedFec { parity: 0.25 }, seed);
+        assert_eq!(repeats, 0, "fec, seed {seed}");
+        assert!(parity > 0 && missed < 0.03, "fec, seed {seed}: {missed}");
+        assert!((cost - 1.25).abs() < 0.02, "fec, seed {seed}: {cost}");
     }
 }

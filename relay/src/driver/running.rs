@@ -11,7 +11,7 @@ use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use tradewind_proto::control::Message;
-use tradewind_proto::link::Liveness;
+use tradewind_proto::link::{Liveness, Recovery};
 use tradewind_proto::statement::ServiceStatement;
 use tradewind_proto::units::{FlowId, PopId, ServiceName, Timestamp};
 
@@ -97,6 +97,7 @@ impl Running {
                     config::Mesh::Peers => Mesh::Peers,
                 },
                 limits: EdgeLimits::default(),
+                recovery: Recovery::Plan,
             },
             identity.clone(),
             now,

@@ -17,6 +17,7 @@ fn node(name: &str, peers: &[&str]) -> Node<Papers> {
         peers: peers.iter().map(ToString::to_string).collect(),
         mesh: Mesh::Auto,
         limits: EdgeLimits::default(),
+        recovery: Recovery::Plan,
     };
     Node::new(config, Papers::of(&id(name)), at(0))
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradewind_proto::control::Message;
-use tradewind_proto::link::{Inbound, LinkEvent, Liveness};
+use tradewind_proto::link::{Inbound, LinkEvent, Liveness, Recovery};
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::lsdb::Cursor;
@@ -63,6 +63,9 @@ pub struct NodeConfig {
     pub mesh: Mesh,
     /// Bounds on flows.
     pub limits: EdgeLimits,
+    /// How links make up for losses. No operator chooses: what a daemon's configuration offers must
+    /// be of use to somebody, and the plan is the cheapest that arrives in time. Simulations compare.
+    pub recovery: Recovery,
 }
 
 /// Which members become neighbours.
@@ -102,7 +105,7 @@ pub struct Node<T> {
 impl<T: Trust> Node<T> {
     /// A relay that knows nobody yet.
     pub fn new(config: NodeConfig, trust: T, now: Timestamp) -> Self {
-        let NodeConfig { id, incarnation, description, peers, mesh, limits } = config;
+        let NodeConfig { id, incarnation, description, peers, mesh, limits, recovery } = config;
         let own = id.key();
         let mut dialler = Dialler::new(own);
         dialler.set_configured(&peers, now);
@@ -110,7 +113,7 @@ impl<T: Trust> Node<T> {
             own,
             incarnation,
             control: Control::new(id.clone(), incarnation, description, trust, now),
-            neighbours: Neighbours::new(id.clone(), incarnation),
+            neighbours: Neighbours::new(id.clone(), incarnation, recovery),
             dialler,
             edge: Edge::new(own, incarnation, limits),
             tables: Arc::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradewind_proto::control::{Hello, VERSION};
-use tradewind_proto::link::{Heat, Link, LinkConfig, Liveness};
+use tradewind_proto::link::{Heat, Link, LinkConfig, Liveness, Recovery};
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::lsdb::Cursor;
@@ -250,6 +250,7 @@ struct Pending {
 pub struct Neighbours {
     own: PopId,
     incarnation: Incarnation,
+    recovery: Recovery,
     pending: BTreeMap<ConnId, Pending>,
     /// Refused connections that stay a moment: since when, and why.
     lingering: BTreeMap<ConnId, (Timestamp, Refusal)>,
@@ -258,11 +259,12 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// No connections yet.
-    pub fn new(own: PopId, incarnation: Incarnation) -> Self {
+    /// No connections yet; `recovery` is that of all links.
+    pub fn new(own: PopId, incarnation: Incarnation, recovery: Recovery) -> Self {
         Self {
             own,
             incarnation,
+            recovery,
             pending: BTreeMap::new(),
             lingering: BTreeMap::new(),
             by_key: BTreeMap::new(),
@@ -297,7 +299,11 @@ impl Neighbours {
         let key = connected.peer.key();
         let dialled = connected.dialled.is_some();
         let offset = hello.now.micros_after(now);
-        let config = LinkConfig { datagram: connected.datagram, peer_clock_offset: offset };
+        let config = LinkConfig {
+            datagram: connected.datagram,
+            peer_clock_offset: offset,
+            recovery: self.recovery,
+        };
         let line = Line {
             conn,
             dialled,

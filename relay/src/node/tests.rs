@@ -215,6 +215,7 @@ fn relay(issuer: &Issuer, name: &str) -> Node<Rc<Identity>> {
         peers: Vec::new(),
         mesh: Mesh::Peers,
         limits: EdgeLimits::default(),
+        recovery: Recovery::Plan,
     };
     let mut node = Node::new(config, Rc::new(identity), START);
     if serves {

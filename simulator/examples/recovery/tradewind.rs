@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradewind_proto::link::{Counters, Heat, Link, LinkConfig, LinkEvent, Outbound};
+use tradewind_proto::link::{Counters, Heat, Link, LinkConfig, LinkEvent, Outbound, Recovery};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{
     Budget, Class, FlowId, FlowSeq, PolicyId, PopKey, Timestamp, WireTime,
@@ -19,7 +19,8 @@ use crate::trial::{START, Scheme, Way};
 /// What quinn leaves of 1,452 bytes of UDP payload for a datagram.
 const DATAGRAM: usize = 1_414;
 /// Both clocks are the same one.
-const CONFIG: LinkConfig = LinkConfig { datagram: DATAGRAM, peer_clock_offset: 0 };
+const CONFIG: LinkConfig =
+    LinkConfig { datagram: DATAGRAM, peer_clock_offset: 0, recovery: Recovery::Plan };
 /// Kept for each hop after the next: the margins for jitter that a router adds to its delay.
 const RESERVE: Duration = Duration::from_micros(500);
 

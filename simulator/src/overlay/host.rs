@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tradewind_proto::link::Recovery;
 use tradewind_proto::statement::{Policy, ServiceStatement};
 use tradewind_proto::units::{Incarnation, PopId, ServiceName, Timestamp};
 use tradewind_relay::identity::Subject;
@@ -30,6 +31,8 @@ pub struct RelaySpec {
     pub mesh: Mesh,
     /// The rules that its flows may obey.
     pub policies: Vec<Policy>,
+    /// How its links make up for losses.
+    pub recovery: Recovery,
 }
 
 impl RelaySpec {
@@ -43,6 +46,7 @@ impl RelaySpec {
             peers: Vec::new(),
             mesh: Mesh::Auto,
             policies: Vec::new(),
+            recovery: Recovery::Plan,
         }
     }
 
@@ -117,6 +121,7 @@ impl Host {
             peers: spec.peers.clone(),
             mesh: spec.mesh,
             limits: EdgeLimits::default(),
+            recovery: spec.recovery,
         };
         self.life += 1;
         self.stopped = None;

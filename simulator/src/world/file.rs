@@ -20,6 +20,7 @@ pub(super) struct WorldFile {
     pub(super) link: Vec<Spanned<LinkTable>>,
     #[serde(default)]
     pub(super) traffic: Vec<Spanned<TrafficTable>>,
+    pub(super) recovery: Option<Spanned<RecoveryTable>>,
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicyRule>>,
     #[serde(default)]
@@ -58,6 +59,23 @@ pub(crate) enum MeshName {
     Auto,
     Full,
     Peers,
+}
+
+/// `[recovery]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RecoveryTable {
+    pub(super) mode: RecoveryMode,
+    pub(super) parity: Option<Share>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RecoveryMode {
+    Plan,
+    Arq,
+    Fec,
+    None,
 }
 
 /// `[[pop]]`

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tradewind_proto::link::Recovery;
 use tradewind_proto::statement::{Policy, Rule};
 use tradewind_proto::units::{Class, PopId, Redundancy};
 use tradewind_proto::wire::WireError;
@@ -48,6 +49,8 @@ pub struct World {
     pub links: BTreeMap<LinkId, LinkSpec>,
     /// The flows, in the order of the file.
     pub traffic: Vec<Traffic>,
+    /// How the relays' links make up for losses.
+    pub recovery: Recovery,
     /// The rules that traffic may name.
     pub policies: Vec<PolicyRule>,
     /// What happens, the earliest first.

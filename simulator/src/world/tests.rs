@@ -161,6 +161,16 @@ fn a_flow_has_the_shape_that_was_written() {
     assert_eq!(written, Shape::Video(video));
 }
 
+#[test]
+fn recovery_follows_the_plan_unless_constrained() {
+    let recovery = |keys: &str| parsed(&format!("{GOOD}\n{keys}")).recovery;
+    assert_eq!(recovery(""), Recovery::Plan);
+    assert_eq!(recovery("[recovery]\nmode = \"arq\""), Recovery::ArqOnly);
+    assert_eq!(recovery("[recovery]\nmode = \"none\""), Recovery::None);
+    let fec = recovery("[recovery]\nmode = \"fec\"\nparity = \"30%\"");
+    assert_eq!(fec, Recovery::FixedFec { parity: 0.3 });
+}
+
 /// The good world with one thing wrong: what is replaced, by what, and the error.
 const BROKEN: &[(&str, &str, &str)] = &[
     (
@@ -185,6 +195,12 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "world.toml:9: unknown key \"planet\"; known here: id, region, country, provider, location, population",
     ),
     ("class = \"audio\"", "class = \"audoi\"", "unknown value \"audoi\"; did you mean \"audio\"?"),
+    (
+        "[[policy]]",
+        "[recovery]\nmode = \"arq\"\nparity = 0.1\n[[policy]]",
+        "world.toml:33: only mode = \"fec\" has a fixed parity",
+    ),
+    ("[[policy]]", "[recovery]\nmode = \"fecc\"\n[[policy]]", "did you mean \"fec\"?"),
     ("[run]", "[rum]", "world.toml:2: unknown key \"rum\"; did you mean \"run\"?"),
     ("id = \"mad\"", "id = \"sgp\"", "a second [[pop]] with id \"sgp\""),
     (

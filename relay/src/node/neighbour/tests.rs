@@ -20,7 +20,7 @@ fn hello_of(peer: &PopId, incarnation: u64) -> Hello {
 }
 
 fn neighbours(own: &str) -> Neighbours {
-    Neighbours::new(id(own), Incarnation(100))
+    Neighbours::new(id(own), Incarnation(100), Recovery::Plan)
 }
 
 /// What a hello led to, with connections instead of lines.
@@ -211,7 +211,7 @@ fn hellos_that_prove_nothing_are_refused() {
         assert_eq!(all.iter().count(), 1);
         assert!(all.pending_peer(ConnId(2)).is_none() && all.peer_of(ConnId(2)).is_none());
     }
-    let mut all = Neighbours::new(one.clone(), Incarnation(100));
+    let mut all = Neighbours::new(one.clone(), Incarnation(100), Recovery::Plan);
     let refused = joins(&mut all, (1, other.as_str(), 5), false, at(0));
     assert_eq!(refused, Err(Refusal::KeyCollision(one, other)), "with our own name");
 }

@@ -10,10 +10,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
+use tradewind_proto::link::Recovery;
 use tradewind_proto::units::PopId;
 
 use super::error::{Fault, hint};
-use super::file::{AssertTable, LimitsTable, PopTable, RunTable, WorldFile};
+use super::file::{
+    AssertTable, LimitsTable, PopTable, RecoveryMode, RecoveryTable, RunTable, WorldFile,
+};
+use super::quantity::Share;
 use super::{LinkId, PolicyRule, Pop, World};
 use events::check_events;
 use flow::Setting;
@@ -21,6 +25,8 @@ use links::check_links;
 use traffic::check_traffic;
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(20);
+/// Parity shards per packet.
+const DEFAULT_PARITY: f64 = 0.2;
 const DEFAULT_WARMUP: Duration = Duration::from_secs(3);
 
 type Checked<T> = Result<T, Fault>;
@@ -43,6 +49,7 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
     let setting = Setting { policies: &policies, duration, asserted: all };
     let traffic = check_traffic(file.traffic, &pops, setting)?;
     let events = check_events(file.event, &pops, &links, &traffic, duration)?;
+    let recovery = file.recovery.map(check_recovery).transpose()?.unwrap_or_default();
     Ok(World {
         name: name.unwrap_or_else(|| "world".into()),
         seed: seed.unwrap_or(1),
@@ -52,9 +59,29 @@ pub(super) fn world(file: WorldFile) -> Checked<World> {
         pops: pops.list,
         links,
         traffic,
+        recovery,
         policies,
         events,
         wire_limit,
+    })
+}
+
+fn check_recovery(table: Spanned<RecoveryTable>) -> Checked<Recovery> {
+    let at = table.span();
+    let RecoveryTable { mode, parity } = table.into_inner();
+    let parity = match (mode, parity) {
+        (RecoveryMode::Fec, Some(Share(0.0))) => {
+            return Err(Fault::new(at, "without parity the mode is \"none\""));
+        }
+        (RecoveryMode::Fec, parity) => parity.map_or(DEFAULT_PARITY, |Share(parity)| parity),
+        (_, Some(_)) => return Err(Fault::new(at, "only mode = \"fec\" has a fixed parity")),
+        (_, None) => DEFAULT_PARITY,
+    };
+    Ok(match mode {
+        RecoveryMode::Plan => Recovery::Plan,
+        RecoveryMode::Arq => Recovery::ArqOnly,
+        RecoveryMode::Fec => Recovery::FixedFec { parity },
+        RecoveryMode::None => Recovery::None,
     })
 }
 
