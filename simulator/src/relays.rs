@@ -12,9 +12,9 @@ use anyhow::Context;
 use serde::Deserialize;
 use tokio::sync::{mpsc as commands, oneshot};
 use tradewind_proto::units::PopId;
-use tradewind_relay::Relay;
 use tradewind_relay::config::Config;
 use tradewind_relay::identity::{Issuer, Labels, NODE_DAYS, Subject, write_authority, write_node};
+use tradewind_relay::{Command, Relay};
 
 use tradewind_simulator::cluster::{RelayHost, RunningRelay};
 use tradewind_simulator::world::{Label, Pop};
@@ -40,14 +40,19 @@ impl RelayHost for RealRelays {
     fn start(&self, config: &Path, admin: SocketAddr) -> anyhow::Result<Box<dyn RunningRelay>> {
         let config = Config::load(config)?;
         let (die, dying) = oneshot::channel();
+        // Without this sender the relay would leave.
+        let (command, commands) = commands::channel(1);
         let (tell, bound) = mpsc::channel();
         let name = config.node.id.to_string();
-        let thread = thread::Builder::new().name(name).spawn(move || live(config, dying, &tell))?;
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || live(config, commands, dying, &tell))?;
         bound.recv().context("the relay's thread ended while it started")??;
         let agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).build();
         let routes = format!("http://{admin}/api/v1/routes");
         Ok(Box::new(RealRelay {
             die: Some(die),
+            command,
             thread: Some(thread),
             agent: agent.into(),
             routes,
@@ -67,7 +72,12 @@ fn subject(pop: &Pop) -> Subject {
 
 /// The life of a relay's thread. When `dying` resolves, everything is dropped where it stands: no
 /// task of the runtime is polled again, so nobody says goodbye.
-fn live(config: Config, dying: oneshot::Receiver<()>, tell: &mpsc::Sender<anyhow::Result<()>>) {
+fn live(
+    config: Config,
+    commands: commands::Receiver<Command>,
+    dying: oneshot::Receiver<()>,
+    tell: &mpsc::Sender<anyhow::Result<()>>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(tell.send(Err(error.into()))),
@@ -79,12 +89,10 @@ fn live(config: Config, dying: oneshot::Receiver<()>, tell: &mpsc::Sender<anyhow
     };
     // If nobody waits any more, `dying` resolves at once.
     let _ = tell.send(Ok(()));
-    // No command ever comes, but the sender must live: without it the relay would leave.
-    let (_keep, commands) = commands::channel(1);
     let life = async {
         tokio::select! {
             ended = relay.run(commands) => match ended {
-                Ok(()) => tracing::error!(%id, "the relay ended by itself"),
+                Ok(()) => tracing::info!(%id, "the relay has left"),
                 Err(error) => tracing::error!(%id, "the relay failed: {error:#}"),
             },
             _ = dying => {}
@@ -95,6 +103,7 @@ fn live(config: Config, dying: oneshot::Receiver<()>, tell: &mpsc::Sender<anyhow
 
 struct RealRelay {
     die: Option<oneshot::Sender<()>>,
+    command: commands::Sender<Command>,
     thread: Option<JoinHandle<()>>,
     agent: ureq::Agent,
     routes: String,
@@ -119,6 +128,11 @@ impl RunningRelay for RealRelay {
         let Routes { routes } = answer.body_mut().read_json().ok()?;
         let wanted = |route: &Route| route.to == *to && route.policy.as_deref() == policy;
         routes.into_iter().find(wanted).map(|route| route.path).filter(|path| path.len() > 1)
+    }
+
+    fn leave(&self) {
+        // Full or closed: it leaves already.
+        let _ = self.command.try_send(Command::Leave);
     }
 
     /// Dropping does all of it.

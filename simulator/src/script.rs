@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tradewind_proto::units::PopId;
 
 use crate::link::LinkSpec;
-use crate::world::{Happening, LinkId, Traffic, World};
+use crate::world::{Event, Happening, LinkId, Traffic, World};
 
 /// Where a world is run.
 pub trait Stage {
@@ -14,6 +14,9 @@ pub trait Stage {
 
     /// The relay at `pop` dies without a word; whether one was alive.
     fn kill(&mut self, pop: &PopId) -> bool;
+
+    /// The relay at `pop` leaves in good order; whether one was there.
+    fn drain(&mut self, pop: &PopId) -> bool;
 
     /// Starts the relay at `pop` unless it runs.
     ///
@@ -29,12 +32,17 @@ pub trait Stage {
     fn set(&mut self, link: &LinkId, spec: &LinkSpec);
 }
 
-/// Makes `what` happen, and says what came of it.
+/// Makes an event happen, and says what came of it.
 ///
 /// # Errors
 ///
 /// A relay that can't be started again.
-pub fn perform(stage: &mut impl Stage, world: &World, what: &Happening) -> anyhow::Result<String> {
+pub fn perform(stage: &mut impl Stage, world: &World, event: &Event) -> anyhow::Result<String> {
+    let told = happen(stage, world, &event.what)?;
+    Ok(event.title.clone().unwrap_or(told))
+}
+
+fn happen(stage: &mut impl Stage, world: &World, what: &Happening) -> anyhow::Result<String> {
     Ok(match what {
         Happening::Kill(pop) => kill(stage, pop),
         Happening::KillRelayOf(name) => {
@@ -46,10 +54,19 @@ pub fn perform(stage: &mut impl Stage, world: &World, what: &Happening) -> anyho
                 _ => format!("no relay carries \"{name}\", none killed"),
             }
         }
+        Happening::Drain(pop) => match stage.drain(pop) {
+            true => format!("relay {pop} leaves"),
+            false => format!("relay {pop} was dead already"),
+        },
+        Happening::Join(pop) => {
+            stage.revive(pop)?;
+            format!("relay {pop} joins")
+        }
         Happening::Restart(pop) => {
             stage.revive(pop)?;
             format!("relay {pop} started again")
         }
+        Happening::Crowd => "more flows begin".into(),
         Happening::Cut(links) => {
             links.iter().for_each(|link| stage.set_up(link, false));
             format!("cut {}", link_names(links.iter()))

@@ -45,6 +45,9 @@ pub trait RunningRelay {
     /// is none (yet).
     fn route(&self, to: &PopId, policy: Option<&str>) -> Option<Vec<PopId>>;
 
+    /// It says that it leaves, forwards for a while, and ends.
+    fn leave(&self);
+
     /// Its task ends and its sockets close at once, without a word to anybody: as with SIGKILL.
     /// Returns when the sockets are closed.
     fn kill(self: Box<Self>);
@@ -58,6 +61,8 @@ struct Place {
     /// The tunnels here, by traffic.
     tunnels: BTreeMap<String, SocketAddr>,
     relay: Option<Box<dyn RunningRelay>>,
+    /// It was told to leave.
+    leaving: bool,
 }
 
 /// The relays of a world.
@@ -95,7 +100,8 @@ impl<'h> Cluster<'h> {
         }
         drop(held);
         let mut cluster = Self { host, places, _dir: dir };
-        for pop in &world.pops {
+        let joining = world.joining();
+        for pop in world.pops.iter().filter(|pop| !joining.contains(&pop.id)) {
             cluster.revive(&pop.id, emulator)?;
         }
         Ok(cluster)
@@ -119,13 +125,25 @@ impl<'h> Cluster<'h> {
         relay.map(RunningRelay::kill).is_some()
     }
 
-    /// Starts the relay at `pop` unless it runs.
+    /// Tells the relay at `pop` to leave; whether there was one.
+    pub fn drain(&mut self, pop: &PopId) -> bool {
+        let Some(place) = self.places.get_mut(pop) else { return false };
+        place.leaving = true;
+        place.relay.as_ref().map(|relay| relay.leave()).is_some()
+    }
+
+    /// Starts the relay at `pop` unless it runs and stays.
     ///
     /// # Errors
     ///
     /// Whatever keeps it from starting.
     pub fn revive(&mut self, pop: &PopId, emulator: &Emulator) -> anyhow::Result<()> {
         let Some(place) = self.places.get_mut(pop) else { return Ok(()) };
+        if std::mem::take(&mut place.leaving)
+            && let Some(gone) = place.relay.take()
+        {
+            gone.kill();
+        }
         if place.relay.is_none() {
             // Before the relay's first packet, so that none is a stranger's.
             emulator.attach(pop, Some(place.overlay));
@@ -190,7 +208,7 @@ fn prepare(
     };
     let config = dir.join(format!("{}.toml", pop.id));
     std::fs::write(&config, toml::to_string(&file)?)?;
-    Ok(Place { config, overlay, admin, tunnels, relay: None })
+    Ok(Place { config, overlay, admin, tunnels, relay: None, leaving: false })
 }
 
 /// Free ports on loopback, kept from others while this lives.

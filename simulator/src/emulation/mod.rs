@@ -14,7 +14,7 @@ use crate::outcome::{FlowOutcome, Outcome, RouteAt, WireUse};
 use crate::progress::{FlowTick, Progress, Tick};
 use crate::script::{self, Stage};
 use crate::traffic::{Receiver, Sender, Ways};
-use crate::world::{Happening, LinkId, Traffic, World};
+use crate::world::{Event, LinkId, Traffic, World};
 
 /// How long relays may take until every flow has a route.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -86,8 +86,10 @@ impl Run<'_> {
         let count = self.world.pops.len();
         progress.note(&format!("{count} relays started, waiting for routes"));
         let patience = self.clock.now() + READY_WITHIN;
-        let missing =
-            || self.world.traffic.iter().find(|traffic| self.cluster.route(traffic).is_none());
+        let joining = self.world.joining();
+        let later = |flow: &Traffic| joining.contains(&flow.from) || joining.contains(&flow.to);
+        let flows = || self.world.traffic.iter().filter(|flow| !later(flow));
+        let missing = || flows().find(|flow| self.cluster.route(flow).is_none());
         while let Some(traffic) = missing() {
             anyhow::ensure!(
                 self.clock.now() < patience,
@@ -118,7 +120,7 @@ impl Run<'_> {
         while self.elapsed() < self.world.duration && !progress.interrupted() {
             while let Some(event) = events.next_if(|event| event.at <= self.elapsed()) {
                 self.watch_routes(&mut history);
-                self.happen(&event.what, progress)?;
+                self.happen(event, progress)?;
             }
             if self.elapsed() >= next_tick {
                 self.watch_routes(&mut history);
@@ -185,8 +187,8 @@ impl Run<'_> {
         self.world.rows().into_iter().map(tick).collect()
     }
 
-    fn happen(&mut self, what: &Happening, progress: &mut dyn Progress) -> anyhow::Result<()> {
-        let line = script::perform(self, self.world, what)?;
+    fn happen(&mut self, event: &Event, progress: &mut dyn Progress) -> anyhow::Result<()> {
+        let line = script::perform(self, self.world, event)?;
         let at = self.elapsed();
         progress.note(&format!("{:6.2} s  {line}", at.as_secs_f64()));
         self.happened.push((at, line));
@@ -235,6 +237,10 @@ impl Stage for Run<'_> {
 
     fn kill(&mut self, pop: &PopId) -> bool {
         self.cluster.kill(pop, &self.emulator)
+    }
+
+    fn drain(&mut self, pop: &PopId) -> bool {
+        self.cluster.drain(pop)
     }
 
     fn revive(&mut self, pop: &PopId) -> anyhow::Result<()> {

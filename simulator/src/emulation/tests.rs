@@ -153,6 +153,10 @@ impl RunningRelay for ToyRelay {
         Some(vec![self.id.parse().unwrap(), middle.parse().unwrap(), to.clone()])
     }
 
+    fn leave(&self) {
+        self.known.lock().unwrap().dead.insert(self.id.clone());
+    }
+
     fn kill(self: Box<Self>) {
         self.known.lock().unwrap().dead.insert(self.id.clone());
     }

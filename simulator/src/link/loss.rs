@@ -85,6 +85,21 @@ impl Loss {
         }
     }
 
+    /// The same with the share `extra` of what passes lost as well: packet by packet, and in outages
+    /// as more of them.
+    pub fn and_independent(self, extra: f64) -> Self {
+        let both = |loss: f64| 1.0 - (1.0 - loss) * (1.0 - extra);
+        match self {
+            _ if extra == 0.0 => self,
+            Self::None => Self::Independent(extra),
+            Self::Independent(loss) => Self::Independent(both(loss)),
+            Self::Chain(chain) => {
+                Self::Chain(Chain { bad: both(chain.bad), good: both(chain.good), ..chain })
+            }
+            Self::Outages { share, mean } => Self::Outages { share: both(share), mean },
+        }
+    }
+
     /// The share of packets lost in the long run.
     pub fn rate(&self) -> f64 {
         match *self {

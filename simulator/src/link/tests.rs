@@ -166,3 +166,15 @@ fn the_seed_decides_and_each_effect_has_its_own_stream() {
     assert_eq!(lost(spec, 1), lost(noisy, 1));
     assert_ne!(stream_seed(1, "a>b"), stream_seed(1, "b>a"));
 }
+
+#[test]
+fn more_loss_adds_to_every_process() {
+    let chain = Loss::in_bursts(0.2, 4.0).unwrap();
+    let outages = Loss::outages(0.2, Duration::from_millis(5)).unwrap();
+    for before in [Loss::Independent(0.2), chain, outages] {
+        assert!((before.and_independent(0.5).rate() - 0.6).abs() < 1e-9, "{before:?}");
+        assert_eq!(before.and_independent(0.0), before);
+    }
+    assert_eq!(Loss::None.and_independent(0.5), Loss::Independent(0.5));
+    assert_eq!(Loss::None.and_independent(0.0), Loss::None);
+}

@@ -40,6 +40,8 @@ use crate::traffic::{Departures, FlowReport, Meter, Stamp};
 
 /// True time when a simulation begins: late enough for clocks that are hours behind.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+/// For how long the daemon forwards after it has said that it leaves.
+const LEAVING: Duration = Duration::from_secs(2);
 /// What the daemon leaves its goodbye to travel, before it closes its connections.
 const FAREWELL: Duration = Duration::from_millis(100);
 /// A relay that asks so often in a row to be woken at once never stops.
@@ -57,6 +59,7 @@ enum Event {
     Farewell(u64, Side, String),
     Idle(u64, Side),
     Packet(FlowNumber),
+    Left { host: usize, life: u32 },
     Over { host: usize, life: u32, reason: String },
 }
 
@@ -165,6 +168,14 @@ impl Overlay {
     pub fn kill(&mut self, host: &str) {
         let number = self.number(host);
         self.hosts[number].kill();
+    }
+
+    /// The relay at a place leaves as the daemon does: it says so, forwards for a while, and ends.
+    pub fn drain(&mut self, host: &str) {
+        let number = self.number(host);
+        self.with_node(number, |node, now| node.announce_leaving(now));
+        let life = self.hosts[number].life;
+        self.events.schedule(self.now + LEAVING, Event::Left { host: number, life });
     }
 
     /// The relay at a place says goodbye and ends.
@@ -339,6 +350,11 @@ impl Overlay {
             Event::Farewell(line, side, reason) => self.handle_farewell(line, side, &reason),
             Event::Idle(line, side) => self.handle_idle(line, side),
             Event::Packet(flow) => self.send_packet(flow),
+            Event::Left { host, life } => {
+                if self.hosts[host].lives(life) {
+                    self.end(host, "it leaves");
+                }
+            }
             Event::Over { host, life, reason } => {
                 if self.hosts[host].lives(life) {
                     self.close_all(host, &reason);

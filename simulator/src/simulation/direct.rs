@@ -89,7 +89,8 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
 /// Relays mean nothing here.
 fn perform(world: &World, links: &mut BTreeMap<LinkId, LinkModel>, what: &Happening) {
     match what {
-        Happening::Kill(_) | Happening::KillRelayOf(_) | Happening::Restart(_) => {}
+        Happening::Kill(_) | Happening::KillRelayOf(_) | Happening::Drain(_) => {}
+        Happening::Join(_) | Happening::Restart(_) | Happening::Crowd => {}
         Happening::Cut(cut) => {
             for link in cut {
                 links.entry(link.clone()).and_modify(|model| model.set_up(false));

@@ -58,7 +58,10 @@ fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
     for ((from, to), spec) in &world.links {
         overlay.link(from.as_str(), to.as_str(), spec.clone());
     }
-    overlay.start_all();
+    let joining = world.joining();
+    for pop in world.pops.iter().filter(|pop| !joining.contains(&pop.id)) {
+        overlay.start(pop.id.as_str());
+    }
     let policy = |traffic: &Traffic| {
         let named = policies.iter().find(|policy| Some(policy.name()) == traffic.policy.as_deref());
         named.map_or(PolicyId::NONE, |policy| policy.id())
@@ -100,8 +103,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn wait_for_routes(&mut self, progress: &mut dyn Progress) -> anyhow::Result<()> {
         let until = START + READY_WITHIN;
-        while let Some(at) = self.flows.iter().position(|flow| self.route_of(*flow).is_none()) {
-            let traffic = &self.world.traffic[at];
+        let joining = self.world.joining();
+        let later = |flow: &Traffic| joining.contains(&flow.from) || joining.contains(&flow.to);
+        let flows = || self.world.traffic.iter().zip(&self.flows).filter(|(flow, _)| !later(flow));
+        while let Some((traffic, _)) = flows().find(|(_, flow)| self.route_of(**flow).is_none()) {
             anyhow::ensure!(
                 self.overlay.now() < until,
                 "no route for traffic \"{}\" from {} to {} within {READY_WITHIN:?} of simulated \
@@ -130,7 +135,7 @@ impl Run<'_> {
         let mut next_tick = Duration::ZERO;
         while self.elapsed() < world.duration && !progress.interrupted() {
             while let Some(event) = events.next_if(|event| event.at <= self.elapsed()) {
-                let line = script::perform(&mut self, world, &event.what)?;
+                let line = script::perform(&mut self, world, event)?;
                 progress.note(&format!("{:6.2} s  {line}", event.at.as_secs_f64()));
                 self.happened.push((event.at, line));
             }
@@ -244,6 +249,12 @@ impl Stage for Run<'_> {
     fn kill(&mut self, pop: &PopId) -> bool {
         let alive = self.overlay.node(pop.as_str()).is_some();
         self.overlay.kill(pop.as_str());
+        alive
+    }
+
+    fn drain(&mut self, pop: &PopId) -> bool {
+        let alive = self.overlay.node(pop.as_str()).is_some();
+        self.overlay.drain(pop.as_str());
         alive
     }
 

@@ -179,3 +179,30 @@ fn every_shape_sends_the_same_packets_both_ways() {
     assert!(video.overlay.sent > video.overlay.sent_bytes / 400);
     assert!((100..200).contains(&poisson.overlay.sent), "{:?}", poisson.overlay);
 }
+
+#[test]
+fn a_relay_that_is_drained_costs_no_packet_and_one_that_joins_is_used() {
+    let lossless = WORLD.replace("loss = \"10%\"\n", "");
+    let drained = lossless.replace("kill_relay_of = \"media\"", "drain = \"x\"");
+    let media = outcome(&drained, 1).flows.remove(0);
+    assert_eq!(path(media.routes.last().unwrap()), ["a", "y", "b"]);
+    assert_eq!((media.overlay.lost(), media.overlay.in_time), (0, 1000));
+    let joined = lossless.replace("kill_relay_of = \"media\"", "join = \"x\"");
+    let outcome = outcome(&joined, 1);
+    let media = &outcome.flows[0];
+    assert_eq!(path(&media.routes[0]), ["a", "y", "b"]);
+    assert_eq!(path(media.routes.last().unwrap()), ["a", "x", "b"]);
+    assert_eq!(outcome.happened[0].1, "relay x joins");
+}
+
+#[test]
+fn a_region_that_is_cut_off_is_gone_until_it_is_restored() {
+    let area = "{ pops = [\"b\"] }";
+    let events = format!("isolate = {area}\n[[event]]\nat = \"3s\"\nrestore = {area}");
+    let outcome = outcome(&WORLD.replace("kill_relay_of = \"media\"", &events), 1);
+    let media = &outcome.flows[0];
+    assert!((950.0..1_500.0).contains(&media.overlay.longest_gap_ms()), "{:?}", media.overlay);
+    assert!(media.direct.as_ref().unwrap().longest_gap_ms() > 900.0);
+    let told: Vec<_> = outcome.happened.iter().map(|(_, line)| line.as_str()).collect();
+    assert_eq!(told, ["cut b off from the rest", "restored the links of b with the rest"]);
+}

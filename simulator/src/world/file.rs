@@ -1,5 +1,8 @@
 //! A world file as it is written: keys and their types, nothing checked against each other yet.
 
+use std::fmt;
+
+use serde::de::{self, IntoDeserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use tradewind_proto::units::{Class, PopId, Redundancy};
@@ -206,9 +209,109 @@ with_link_keys! {
         kill: Option<String>,
         kill_relay_of: Option<String>,
         restart: Option<String>,
+        drain: Option<String>,
+        join: Option<String>,
         cut: Option<LinkName>,
-        restore: Option<LinkName>,
+        restore: Option<Place>,
         degrade: Option<LinkName>,
+        isolate: Option<AreaTable>,
+        congest: Option<CongestTable>,
+    }
+}
+
+impl EventTable {
+    /// What can happen.
+    pub(super) const DEEDS: [&str; 10] = [
+        "kill",
+        "kill_relay_of",
+        "restart",
+        "drain",
+        "join",
+        "cut",
+        "restore",
+        "degrade",
+        "isolate",
+        "congest",
+    ];
+
+    /// How many of [`Self::DEEDS`] were written.
+    pub(super) fn count(&self) -> usize {
+        let pops = [&self.kill, &self.kill_relay_of, &self.restart, &self.drain, &self.join];
+        let links = [&self.cut, &self.degrade];
+        let others = [self.restore.is_some(), self.isolate.is_some(), self.congest.is_some()];
+        pops.iter().filter(|deed| deed.is_some()).count()
+            + links.iter().filter(|deed| deed.is_some()).count()
+            + others.into_iter().filter(|deed| *deed).count()
+    }
+}
+
+/// `{ region = "EU" }`: some of the PoPs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AreaTable {
+    pub(super) region: Option<Label>,
+    pub(super) country: Option<Label>,
+    pub(super) provider: Option<Label>,
+    pub(super) pops: Option<Vec<String>>,
+}
+
+/// `congest = {}`: an area, how long, and what is added or left at the peak.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CongestTable {
+    region: Option<Label>,
+    country: Option<Label>,
+    provider: Option<Label>,
+    pops: Option<Vec<String>>,
+    pub(super) over: Span,
+    pub(super) delay: Option<Span>,
+    pub(super) jitter: Option<Span>,
+    pub(super) loss: Option<Share>,
+    pub(super) rate: Option<Share>,
+}
+
+impl CongestTable {
+    pub(super) fn area(&self) -> AreaTable {
+        AreaTable {
+            region: self.region.clone(),
+            country: self.country.clone(),
+            provider: self.provider.clone(),
+            pops: self.pops.clone(),
+        }
+    }
+}
+
+/// A link or an area.
+pub(super) enum Place {
+    Link(LinkName),
+    Area(AreaTable),
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = Place;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[\"a\", \"b\"], \"a>b\" or an area such as { region = \"EU\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Place, E> {
+                LinkName::deserialize(text.into_deserializer()).map(Place::Link)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, pair: A) -> Result<Place, A::Error> {
+                let pair = LinkName::deserialize(de::value::SeqAccessDeserializer::new(pair));
+                pair.map(Place::Link)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, area: A) -> Result<Place, A::Error> {
+                let area = AreaTable::deserialize(de::value::MapAccessDeserializer::new(area));
+                area.map(Place::Area)
+            }
+        }
+        deserializer.deserialize_any(Written)
     }
 }
 

@@ -8,7 +8,7 @@ mod error;
 mod file;
 mod quantity;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -230,6 +230,8 @@ pub struct Event {
     pub at: Duration,
     /// What.
     pub what: Happening,
+    /// How it is told, if not in the words that follow from what happens.
+    pub title: Option<String>,
 }
 
 /// What can happen.
@@ -240,7 +242,11 @@ pub enum Happening {
     /// The first relay between the ends of this traffic's present route dies; nothing happens
     /// when the route has none.
     KillRelayOf(String),
-    /// A killed relay starts again.
+    /// A relay leaves in good order.
+    Drain(PopId),
+    /// A relay starts for the first time: it does not run before.
+    Join(PopId),
+    /// A relay that was killed or has left starts again.
     Restart(PopId),
     /// Links go dark.
     Cut(Vec<LinkId>),
@@ -248,6 +254,8 @@ pub enum Happening {
     Restore(Vec<LinkId>),
     /// Links behave differently from now on.
     Degrade(Vec<(LinkId, LinkSpec)>),
+    /// More flows begin; they are part of the world's traffic.
+    Crowd,
 }
 
 impl World {
@@ -332,6 +340,15 @@ impl World {
             }
         }
         next
+    }
+
+    /// The PoPs whose relays start only when they join.
+    pub fn joining(&self) -> BTreeSet<&PopId> {
+        let joins = self.events.iter().filter_map(|event| match &event.what {
+            Happening::Join(pop) => Some(pop),
+            _ => None,
+        });
+        joins.collect()
     }
 
     /// The flows as tables show them, in the order of their first: a name, and the places in

@@ -147,6 +147,61 @@ fn relays_that_learn_of_each_other_dial_few_and_find_all() {
     assert!(peers.values().all(|dialled| dialled.len() <= 4));
 }
 
+/// The good world with another event instead of the last one.
+fn with_event(event: &str) -> String {
+    assert!(GOOD.contains("at = \"5s\"\nkill_relay_of = \"media\""));
+    GOOD.replace("at = \"5s\"\nkill_relay_of = \"media\"", event)
+}
+
+#[test]
+fn an_area_is_cut_off_and_restored_at_its_border() {
+    let area = "{ region = \"EU\" }";
+    let text = format!("at = \"2s\"\nisolate = {area}\n[[event]]\nat = \"3s\"\nrestore = {area}");
+    let world = parsed(&with_event(&text));
+    let [cut, restored, ..] = &world.events[..] else { panic!() };
+    // Frankfurt is all of it; the other two have no link between them.
+    let border: Vec<_> = world.links.keys().cloned().collect();
+    assert_eq!(cut.what, Happening::Cut(border.clone()));
+    assert_eq!(cut.title.as_deref(), Some("cut region EU off from the rest"));
+    assert_eq!(restored.what, Happening::Restore(border));
+    let listed = parsed(&with_event("at = \"2s\"\nisolate = { pops = [\"fra\", \"sgp\"] }"));
+    let Happening::Cut(links) = &listed.events[0].what else { panic!() };
+    assert_eq!(links, &[(id("fra"), id("mad")), (id("mad"), id("fra"))]);
+}
+
+#[test]
+fn congestion_rises_and_falls_in_steps_and_leaves_links_as_they_were() {
+    let congest = "congest = { region = \"EU\", over = \"4s\", delay = \"40ms\", loss = \"10%\", rate = \"50%\" }";
+    let world = parsed(&with_event(&format!("at = \"0s\"\n{congest}")));
+    let steps: Vec<_> = world.events.iter().filter(|event| event.title.is_some()).collect();
+    assert_eq!(steps.len(), 21);
+    assert_eq!((steps[5].at, steps[20].at), (Duration::from_secs(1), Duration::from_secs(4)));
+    let spec = |step: usize, from, to| {
+        let Happening::Degrade(links) = &steps[step].what else { panic!() };
+        links.iter().find(|(link, _)| *link == (id(from), id(to))).unwrap().1.clone()
+    };
+    let delays: Vec<_> = (0..20).map(|step| spec(step, "fra", "mad").delay).collect();
+    assert!(delays[..10].is_sorted() && delays[10..].iter().rev().is_sorted());
+    assert!((54..55).contains(&delays[9].as_millis()), "{:?}", delays[9]);
+    let peak = spec(9, "fra", "mad");
+    assert!((peak.loss.rate() - 0.1).abs() < 0.001);
+    assert!((peak.rate.unwrap().bits_per_second as f64 / 5e6 - 1.0).abs() < 0.01);
+    // Losses in bursts stay bursts, and what was lost before is lost on top.
+    assert!((spec(9, "mad", "fra").loss.rate() - (1.0 - 20.0 / 21.0 * 0.9)).abs() < 0.001);
+    for ((from, to), spec_before) in &world.links {
+        assert_eq!(&spec(20, from.as_str(), to.as_str()), spec_before);
+    }
+    assert_eq!(steps[20].title.as_deref(), Some("congestion of region EU is over"));
+}
+
+#[test]
+fn relays_join_and_leave() {
+    let text = with_event("at = \"1s\"\njoin = \"mad\"\n[[event]]\nat = \"2s\"\ndrain = \"mad\"");
+    let world = parsed(&text);
+    assert_eq!(world.joining().into_iter().collect::<Vec<_>>(), [&id("mad")]);
+    assert_eq!(world.events[1].what, Happening::Drain(id("mad")));
+}
+
 #[test]
 fn a_flow_has_the_shape_that_was_written() {
     let shape = |keys: &str| {
@@ -238,6 +293,58 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "kill_relay_of = \"media\"",
         "kill_relay_of = \"medai\"",
         "no [[traffic]] named \"medai\"; did you mean \"media\"?",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "isolate = { region = \"UE\" }",
+        "there is no [[pop]] with region = \"UE\"; did you mean \"EU\"?",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "isolate = { regoin = \"EU\" }",
+        "unknown key \"regoin\"; did you mean \"region\"?",
+    ),
+    ("kill_relay_of = \"media\"", "isolate = {}", "exactly one of region, country, provider, pops"),
+    (
+        "kill_relay_of = \"media\"",
+        "restore = { country = \"DE\" }",
+        "there is no [[pop]] with country = \"DE\"",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "isolate = { pops = [\"fra\", \"sgp\", \"mad\"] }",
+        "no [[link]] leads out of fra, sgp, mad",
+    ),
+    ("kill_relay_of = \"media\"", "restore = 5", "or an area such as { region = \"EU\" }"),
+    (
+        "kill_relay_of = \"media\"",
+        "congest = { region = \"EU\", over = \"1s\" }",
+        "congest needs its peak",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "congest = { region = \"EU\", delay = \"1s\" }",
+        "missing field `over`",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "congest = { region = \"EU\", over = \"1s\", loss = 1.0 }",
+        "to cut an area off, use isolate",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "congest = { region = \"EU\", over = \"6s\", loss = 0.5 }",
+        "comes after the run's 10s",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "join = \"sgp\"",
+        "traffic \"media\" starts at 0ns, before the relay sgp joins at 5s",
+    ),
+    (
+        "kill_relay_of = \"media\"",
+        "join = \"mad\"\n[[event]]\nat = \"6s\"\njoin = \"mad\"",
+        "the relay mad joins twice",
     ),
     ("kill_relay_of = \"media\"", "kill = \"lon\"", "there is no [[pop]] with id \"lon\""),
     ("kill_relay_of = \"media\"", "cut = [\"sgp\", \"mad\"]", "there is no [[link]] sgp>mad"),

@@ -1,5 +1,6 @@
 //! From what a world file says to a world that holds together.
 
+mod area;
 mod events;
 mod flow;
 mod links;
