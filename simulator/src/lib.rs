@@ -2,7 +2,7 @@
 //! make of them.
 //!
 //! [`world`] says what there is, [`link`] how a link behaves. [`emulation`] runs a world in real
-//! time with real relays ([`cluster`]) and real sockets ([`emulator`], [`traffic`]), [`simulation`]
+//! time with real relays ([`relays`], [`cluster`]) and real sockets ([`emulator`], [`traffic`]), [`simulation`]
 //! in virtual time with the daemon's own machines ([`overlay`]); both end in an [`outcome`].
 //! [`virtual_net`] has the event queue, and the link models under a virtual clock. No rule of the protocol or of
 //! routing lives here.
@@ -16,6 +16,7 @@ pub mod link;
 pub mod outcome;
 pub mod overlay;
 pub mod progress;
+pub mod relays;
 pub mod script;
 pub mod simulation;
 pub mod traffic;

@@ -1,6 +1,5 @@
 //! `tradewind-sim`: worlds for Tradewind, from the command line.
 
-mod relays;
 mod terminal;
 
 use std::io::Write;
@@ -13,8 +12,8 @@ use tradewind_simulator::outcome::Outcome;
 use tradewind_simulator::world::{World, WorldError};
 use tradewind_simulator::{demo, emulation, simulation};
 
-use relays::RealRelays;
 use terminal::Terminal;
+use tradewind_simulator::relays::RealRelays;
 
 /// Runs worlds - PoPs, links, traffic, faults - with Tradewind's relays, in real or virtual time.
 #[derive(Parser)]

@@ -16,8 +16,8 @@ use tradewind_relay::config::Config;
 use tradewind_relay::identity::{Issuer, Labels, NODE_DAYS, Subject, write_authority, write_node};
 use tradewind_relay::{Command, Relay};
 
-use tradewind_simulator::cluster::{RelayHost, RunningRelay};
-use tradewind_simulator::world::{Label, Pop};
+use crate::cluster::{RelayHost, RunningRelay};
+use crate::world::{Label, Pop};
 
 /// How long a relay may take to answer a question about its routes.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);

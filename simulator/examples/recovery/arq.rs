@@ -40,17 +40,15 @@ pub struct Arq {
 }
 
 impl Scheme for Arq {
-    const QUIC: bool = false;
-
-    fn new(scenario: &Scenario) -> anyhow::Result<Self> {
-        Ok(Self {
+    fn new(scenario: &Scenario) -> Self {
+        Self {
             hops: (0..scenario.hops).map(|_| Hop::default()).collect(),
             payload: scenario.payload,
             again: scenario.rtt + PATIENCE,
             deadline: scenario.deadline(),
             out: VecDeque::new(),
             delivered: VecDeque::new(),
-        })
+        }
     }
 
     fn enter(&mut self, number: u32, now: Timestamp) {

@@ -33,10 +33,8 @@ pub struct Block {
 }
 
 impl Scheme for Block {
-    const QUIC: bool = false;
-
-    fn new(scenario: &Scenario) -> anyhow::Result<Self> {
-        Ok(Self {
+    fn new(scenario: &Scenario) -> Self {
+        Self {
             hops: scenario.hops,
             payload: scenario.payload,
             open: None,
@@ -44,7 +42,7 @@ impl Scheme for Block {
             blocks: BTreeMap::new(),
             delivered: VecDeque::new(),
             shards: vec![(0, 0); scenario.hops],
-        })
+        }
     }
 
     fn enter(&mut self, number: u32, now: Timestamp) {

@@ -1,27 +1,34 @@
-//! What it costs to deliver in time, measured in virtual time: the protocol's links over lossy link
-//! models, beside two alternatives on the same channels.
+//! What it costs to deliver in time: whole relays over lossy links, in virtual time beside two
+//! alternatives on the same link models, or real ones in real time.
 //!
 //! `scripts/bench-recovery` runs it and prints one table. The same seed loses the same way for
 //! all schemes, as far as they send the same.
 
 mod arq;
 mod block;
+mod figures;
+mod nodes;
+mod real;
 mod scenario;
-mod tradewind;
 mod trial;
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use tradewind_simulator::emulator::IP_UDP_HEADERS;
 use tradewind_simulator::virtual_net::QUIC_OVERHEAD;
 
+use arq::Arq;
+use block::Block;
+use figures::{Figures, Phase};
 use scenario::{Must, Scenario};
-use trial::{Phase, Scheme, Trial};
+use trial::Trial;
 
-/// Recovery in virtual time: delivered in time, delay and cost.
+/// Recovery: delivered in time, delay and cost
 #[derive(Parser)]
 struct Args {
     /// Runs per row, each with its own seed from 1 up
@@ -36,7 +43,20 @@ struct Args {
     /// Leave out the alternatives
     #[arg(long)]
     alone: bool,
+    /// Real relays on loopback in real time instead, one run of so many seconds a row
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60",
+          conflicts_with_all = ["seeds", "packets", "alone"])]
+    real: Option<u32>,
 }
+
+/// Runs a scenario with a seed and gives what became of each phase.
+type Run = fn(&Scenario, u64) -> anyhow::Result<Vec<Phase>>;
+
+const SCHEMES: [(&str, Run); 3] = [
+    ("tradewind", nodes::run),
+    ("20 + 10", |scenario, seed| Trial::<Block>::run(scenario, seed)),
+    ("hop ARQ", |scenario, seed| Trial::<Arq>::run(scenario, seed)),
+];
 
 const HEADER: [&str; 13] = [
     "links",
@@ -57,121 +77,111 @@ const HEADER: [&str; 13] = [
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.packets >= 1_000 && args.seeds > 0, "at least 1,000 packets and a seed");
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(HEADER);
-    for scenario in scenario::all(args.packets)? {
-        let named = |(name, _): &(String, Must)| name.contains(&args.only);
-        if !scenario.phases.iter().filter_map(|phase| phase.row.as_ref()).any(named) {
-            continue;
-        }
-        let mut rows = measure::<tradewind::Tradewind>("tradewind", &scenario, args.seeds)?;
-        if !args.alone {
-            rows.extend(measure::<block::Block>("20 + 10", &scenario, args.seeds)?);
-            rows.extend(measure::<arq::Arq>("hop ARQ", &scenario, args.seeds)?);
-        }
-        rows.sort_by_key(|(phase, _)| *phase);
-        table.add_rows(rows.into_iter().map(|(_, row)| row));
+    let mut scenarios = scenario::all(args.packets);
+    scenarios.retain(|scenario| scenario.rows().any(|(name, _)| name.contains(&args.only)));
+    match args.real {
+        Some(seconds) => real::print(&scenarios, seconds),
+        None => print(&scenarios, &args),
     }
-    for column in 2..HEADER.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
+}
+
+fn print(scenarios: &[Scenario], args: &Args) -> anyhow::Result<()> {
+    let mut table = table(&HEADER);
+    let schemes = &SCHEMES[..if args.alone { 1 } else { SCHEMES.len() }];
+    for scenario in scenarios {
+        let measured = measure(scenario, schemes, args.seeds)?;
+        for (at, spec) in scenario.phases.iter().enumerate() {
+            let Some((name, must)) = &spec.row else { continue };
+            for ((scheme, _), phases) in schemes.iter().zip(&measured) {
+                let mut row = vec![name.clone(), (*scheme).to_owned()];
+                row.extend(phases[at].figures(scenario).cells(scenario, *must));
+                table.add_row(row);
+            }
         }
     }
     println!("{table}");
     println!(
-        "{} seeds of {} packets (slow flows: a quarter) after 2 s not counted. Unless stated: one hop of 40 ms RTT, \
+        "{} seeds of {} packets (slow flows: a quarter) after 2 s not counted, virtual time. Unless stated: one hop of 40 ms RTT, \
          2,000 packets/s of 1,200 bytes, deadline propagation + 100 ms; both directions lose. sent/data: data, \
          parity and repeats per data shard, on the worst hop. Wire: both directions of all hops, everything included: \
-         {IP_UDP_HEADERS} bytes of UDP/IP, {QUIC_OVERHEAD} of QUIC and QUIC's acknowledgements (a model of quinn's) for \
+         {IP_UDP_HEADERS} bytes of UDP/IP, {QUIC_OVERHEAD} of QUIC, control and QUIC's acknowledgements (a model of quinn's) for \
          Tradewind; the alternatives go over bare UDP. Back: against the packets, that is reports and heartbeats.",
         args.seeds, args.packets
     );
     Ok(())
 }
 
-/// The rows of one scheme, each with the phase that it belongs to.
-fn measure<S: Scheme>(
-    name: &str,
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What became of each phase under each scheme, all runs together; on all processors.
+fn measure(
     scenario: &Scenario,
+    schemes: &[(&str, Run)],
     seeds: u64,
-) -> anyhow::Result<Vec<(usize, Vec<String>)>> {
-    let mut sums: Vec<Sum> = scenario.phases.iter().map(|_| Sum::default()).collect();
-    for seed in 1..=seeds * scenario.runs {
-        for (sum, phase) in sums.iter_mut().zip(Trial::<S>::run(scenario, seed)?) {
-            sum.add(phase);
+) -> anyhow::Result<Vec<Vec<Phase>>> {
+    let seeds = seeds * scenario.runs;
+    let next = AtomicU64::new(0);
+    let sums: Mutex<Vec<Option<Vec<Phase>>>> = Mutex::new(vec![None; schemes.len()]);
+    let work = || -> anyhow::Result<()> {
+        loop {
+            let job = next.fetch_add(1, Ordering::Relaxed);
+            let Some((name, run)) = schemes.get((job / seeds) as usize) else { return Ok(()) };
+            let (seed, began) = (job % seeds + 1, Instant::now());
+            let phases = run(scenario, seed)?;
+            let row = scenario.rows().next().map_or("", |(row, _)| row);
+            let took = began.elapsed().as_secs_f64();
+            eprintln!("{row}: {name}, seed {seed} of {seeds}: {took:.1} s");
+            let Ok(mut sums) = sums.lock() else { return Ok(()) };
+            match &mut sums[(job / seeds) as usize] {
+                Some(sum) => sum.iter_mut().zip(&phases).for_each(|(sum, it)| sum.add(it)),
+                none => *none = Some(phases),
+            }
         }
-    }
-    let rows = scenario.phases.iter().zip(sums).enumerate().filter_map(|(at, (phase, mut sum))| {
-        let (row, must) = phase.row.as_ref()?;
-        let sent = u64::from(phase.packets) * seeds * scenario.runs;
-        let mut cells = vec![row.clone(), name.to_owned()];
-        cells.extend(sum.cells(scenario, sent, *must));
-        Some((at, cells))
-    });
-    Ok(rows.collect())
+    };
+    std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    let sums = sums.into_inner().unwrap_or_default();
+    sums.into_iter().map(|sum| sum.context("a scheme without runs")).collect()
 }
 
-/// What all runs of one phase gave.
-#[derive(Default)]
-struct Sum {
-    delays: Vec<Duration>,
-    /// Per hop: shards of data, and all.
-    shards: Vec<(u64, u64)>,
-    wire: [u64; 2],
-}
-
-impl Sum {
-    fn add(&mut self, phase: Phase) {
-        let Phase { delays, before, after } = phase;
-        self.delays.extend(delays);
-        self.shards.resize(after.shards.len(), (0, 0));
-        for (sum, (after, before)) in
-            self.shards.iter_mut().zip(after.shards.iter().zip(&before.shards))
-        {
-            sum.0 += after.0 - before.0;
-            sum.1 += after.1 - before.1;
-        }
-        for way in 0..2 {
-            self.wire[way] += after.wire[way] - before.wire[way];
-        }
-    }
-
-    fn cells(&mut self, scenario: &Scenario, sent: u64, must: Must) -> Vec<String> {
-        let in_time = self.delays.iter().filter(|delay| **delay <= scenario.deadline()).count();
-        let in_time = 100.0 * in_time as f64 / sent as f64;
-        self.delays.sort_unstable();
-        let share = |&(data, all): &(u64, u64)| all as f64 / data.max(1) as f64;
-        let shards = self.shards.iter().map(share).fold(0.0, f64::max);
-        let packets = (sent * scenario.hops as u64) as f64;
-        let plain = (scenario.payload + IP_UDP_HEADERS) as f64;
-        let [_, back] = self.wire;
-        let wire = self.wire.iter().sum::<u64>() as f64 / packets;
+impl Figures {
+    /// In the order of [`HEADER`], from the third on.
+    fn cells(&self, scenario: &Scenario, must: Must) -> Vec<String> {
+        let Self { in_time, delays, shards, wire } = *self;
+        let plain = 1.0 + IP_UDP_HEADERS as f64 / scenario.payload as f64;
+        let [both, back] = [0, 1].map(|from| wire.map(|wire| wire[from..].iter().sum::<f64>()));
+        let times_plain = both.map(|both| both / plain);
+        let within = |figure: Option<f64>, most: Option<f64>| {
+            figure.zip(most).is_none_or(|(figure, most)| figure <= most)
+        };
         let reached = must.in_time.is_none_or(|least| in_time >= least)
-            && must.shards.is_none_or(|most| shards <= most)
-            && must.wire.is_none_or(|most| wire / plain <= most);
-        let or_dash = |limit: Option<f64>| limit.map_or("-".into(), |limit| limit.to_string());
-        vec![
-            format!("{in_time:.4}"),
-            or_dash(must.in_time),
-            self.millis(0.5),
-            self.millis(0.99),
-            self.millis(0.999),
-            format!("{shards:.3}"),
-            or_dash(must.shards),
-            format!("{:.3}", wire / scenario.payload as f64),
-            format!("{:.3}", back as f64 / packets / scenario.payload as f64),
-            match must.wire {
-                Some(most) => format!("{:.3} (at most {most})", wire / plain),
-                None => format!("{:.3}", wire / plain),
-            },
-            if reached { "yes" } else { "no" }.into(),
-        ]
-    }
-
-    /// A quantile of the delays, which are sorted.
-    fn millis(&self, quantile: f64) -> String {
-        let at = (self.delays.len() as f64 * quantile) as usize;
-        let delay = self.delays.get(at.min(self.delays.len().saturating_sub(1)));
-        delay.map_or("-".into(), |delay| format!("{:.1}", delay.as_secs_f64() * 1e3))
+            && within(shards, must.shards)
+            && within(times_plain, must.wire);
+        let limit = |limit: Option<f64>| limit.map_or("-".into(), |limit| limit.to_string());
+        let figure = |figure: Option<f64>, decimals: usize| {
+            figure.map_or("-".into(), |figure| format!("{figure:.decimals$}"))
+        };
+        let mut cells = vec![format!("{in_time:.4}"), limit(must.in_time)];
+        cells.extend(delays.map(|delay| figure(delay, 1)));
+        cells.extend([figure(shards, 3), limit(must.shards), figure(both, 3), figure(back, 3)]);
+        cells.push(match must.wire {
+            Some(most) => format!("{} (at most {most})", figure(times_plain, 3)),
+            None => figure(times_plain, 3),
+        });
+        cells.push(if reached { "yes" } else { "no" }.into());
+        cells
     }
 }

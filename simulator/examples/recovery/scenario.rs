@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tradewind_proto::units::{Class, Timestamp};
-use tradewind_simulator::link::Loss;
-
-use crate::trial::START;
+use tradewind_proto::units::Class;
+use tradewind_simulator::link::{Loss, LossError};
 
 /// What a row must reach. Limits are those of DESIGN.md, section 10, and of the issue behind it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,10 +16,43 @@ pub struct Must {
     pub wire: Option<f64>,
 }
 
+/// How the losses of a link come.
+#[derive(Clone, Copy, Debug)]
+pub enum Runs {
+    /// Each by itself.
+    Single,
+    /// So many packets at once, on average.
+    Packets(f64),
+    /// All packets of such a time, on average.
+    Time(Duration),
+}
+
+/// What a link loses, each direction by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Losses {
+    /// 0 to 1.
+    pub share: f64,
+    pub runs: Runs,
+}
+
+impl Losses {
+    fn percent(percent: f64) -> Self {
+        Self { share: percent / 100.0, runs: Runs::Single }
+    }
+
+    pub fn model(self) -> Result<Loss, LossError> {
+        match self.runs {
+            Runs::Single => Loss::independent(self.share),
+            Runs::Packets(mean) => Loss::in_bursts(self.share, mean),
+            Runs::Time(mean) => Loss::outages(self.share, mean),
+        }
+    }
+}
+
 /// A time during which the links stay as they are.
 #[derive(Clone, Debug)]
 pub struct PhaseSpec {
-    pub loss: Loss,
+    pub loss: Losses,
     pub packets: u32,
     /// What its row is called and must reach; `None`: not shown.
     pub row: Option<(String, Must)>,
@@ -54,22 +85,14 @@ impl Scenario {
         self.one_way() * self.hops as u32 + self.slack
     }
 
-    pub fn packets(&self) -> u32 {
-        self.phases.iter().map(|phase| phase.packets).sum()
+    /// The rows that it fills.
+    pub fn rows(&self) -> impl Iterator<Item = &(String, Must)> {
+        self.phases.iter().filter_map(|phase| phase.row.as_ref())
     }
 
-    pub fn sent_at(&self, number: u32) -> Timestamp {
-        START + Duration::from_micros(u64::from(number) * 1_000_000 / u64::from(self.pps))
-    }
-
-    /// The phase in which a packet is sent.
-    pub fn phase_of(&self, number: u32) -> usize {
-        let mut end = 0;
-        let before = |phase: &&PhaseSpec| {
-            end += phase.packets;
-            number >= end
-        };
-        self.phases.iter().take_while(before).count()
+    /// How long it takes to send so many.
+    pub fn span(&self, packets: u32) -> Duration {
+        Duration::from_micros(u64::from(packets) * 1_000_000 / u64::from(self.pps))
     }
 
     /// One hop of 40 ms RTT with 2,000 packets of 1,200 bytes a second and 100 ms of slack.
@@ -87,7 +110,7 @@ impl Scenario {
     }
 
     /// Two seconds to learn the link, then `packets` that count.
-    fn steady(mut self, name: String, loss: Loss, packets: u32, must: Must) -> Self {
+    fn steady(mut self, name: String, loss: Losses, packets: u32, must: Must) -> Self {
         self.phases = vec![
             PhaseSpec { loss, packets: self.pps * 2, row: None },
             PhaseSpec { loss, packets, row: Some((name, must)) },
@@ -97,15 +120,16 @@ impl Scenario {
 }
 
 /// All that is measured, with so many packets a run.
-pub fn all(packets: u32) -> anyhow::Result<Vec<Scenario>> {
+pub fn all(packets: u32) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let must = |in_time, shards| Must { in_time, shards, wire: None };
+    let none = Losses::percent(0.0);
     let clean = Must { in_time: Some(100.0), shards: Some(1.0), wire: Some(1.08) };
-    scenarios.push(Scenario::one_hop().steady("no loss".into(), Loss::None, packets, clean));
+    scenarios.push(Scenario::one_hop().steady("no loss".into(), none, packets, clean));
     for (pps, payload) in [(250, 1_200), (50, 160)] {
         let slow = Scenario { pps, payload, ..Scenario::one_hop() };
         let name = format!("no loss, {pps} pps of {payload} bytes");
-        scenarios.push(slow.steady(name, Loss::None, packets / 4, must(Some(100.0), Some(1.0))));
+        scenarios.push(slow.steady(name, none, packets / 4, must(Some(100.0), Some(1.0))));
     }
     for (percent, in_time, shards) in [
         (1, 99.99, 1.13),
@@ -119,24 +143,24 @@ pub fn all(packets: u32) -> anyhow::Result<Vec<Scenario>> {
         let must = must(Some(in_time), Some(shards));
         scenarios.push(Scenario::one_hop().steady(
             format!("{percent} %"),
-            Loss::independent(f64::from(percent) / 100.0)?,
+            Losses::percent(f64::from(percent)),
             packets,
             must,
         ));
     }
-    let bursts = Loss::in_bursts(0.05, 5.0)?;
+    let bursts = Losses { share: 0.05, runs: Runs::Packets(5.0) };
     let name = "5 % in bursts of 5".to_owned();
     scenarios.push(Scenario::one_hop().steady(name, bursts, packets, Must::default()));
     for percent in [1, 2, 5, 10, 20, 30, 50] {
         let audio = Scenario { pps: 50, payload: 160, class: Class::Audio, ..Scenario::one_hop() };
-        let loss = Loss::independent(f64::from(percent) / 100.0)?;
+        let loss = Losses::percent(f64::from(percent));
         let in_time = (percent <= 30).then_some(99.9);
         let name = format!("{percent} %, audio alone: 50 pps of 160 bytes");
         scenarios.push(audio.steady(name, loss, packets / 4, must(in_time, None)));
     }
     let short = Scenario { slack: Duration::from_millis(25), ..Scenario::one_hop() };
     let name = "10 %, propagation + 25 ms".to_owned();
-    let loss = Loss::independent(0.1)?;
+    let loss = Losses::percent(10.0);
     scenarios.push(short.steady(name, loss, packets, must(Some(99.9), Some(1.5))));
     let path = Scenario {
         hops: 3,
@@ -145,34 +169,34 @@ pub fn all(packets: u32) -> anyhow::Result<Vec<Scenario>> {
         slack: Duration::from_millis(80),
         ..Scenario::one_hop()
     };
-    let bursts = Loss::in_bursts(0.02, 3.0)?;
+    let bursts = Losses { share: 0.02, runs: Runs::Packets(3.0) };
     let name = "3 hops of 30 ms, 5,000 pps, 2 % each in bursts of 3, + 80 ms".to_owned();
     scenarios.push(path.clone().steady(name, bursts, packets, must(Some(99.999), Some(1.1))));
-    let outages = Loss::outages(0.02, Duration::from_millis(5))?;
+    let outages = Losses { share: 0.02, runs: Runs::Time(Duration::from_millis(5)) };
     let name = "the same in bursts of 5 ms".to_owned();
     scenarios.push(path.steady(name, outages, packets, must(Some(99.995), Some(1.1))));
-    scenarios.push(step(packets)?);
-    Ok(scenarios)
+    scenarios.push(step(packets));
+    scenarios
 }
 
 /// A running flow whose loss goes from nothing to 30 % and back.
-fn step(packets: u32) -> anyhow::Result<Scenario> {
-    let lossy = Loss::independent(0.3)?;
+fn step(packets: u32) -> Scenario {
+    let (none, lossy) = (Losses::percent(0.0), Losses::percent(30.0));
     let must = |in_time| Must { in_time, ..Must::default() };
     let phase = |loss, seconds: f64, row: Option<(&str, Option<f64>)>| PhaseSpec {
         loss,
         packets: (seconds * 2_000.0) as u32,
         row: row.map(|(name, in_time)| (name.to_owned(), must(in_time))),
     };
-    Ok(Scenario {
+    Scenario {
         phases: vec![
-            phase(Loss::None, 4.0, None),
+            phase(none, 4.0, None),
             phase(lossy, 0.5, Some(("0 to 30 %: the first 500 ms", None))),
             phase(lossy, 3.5, Some(("0 to 30 %: after that", Some(99.99)))),
-            phase(Loss::None, 0.5, Some(("30 to 0 %: the first 500 ms", None))),
-            phase(Loss::None, 3.5, Some(("30 to 0 %: after that", Some(99.99)))),
+            phase(none, 0.5, Some(("30 to 0 %: the first 500 ms", None))),
+            phase(none, 3.5, Some(("30 to 0 %: after that", Some(99.99)))),
         ],
         runs: u64::from(packets / 10_000).max(1),
         ..Scenario::one_hop()
-    })
+    }
 }

@@ -10,7 +10,8 @@
 //!   packets flow all the time, so that its loss shows). Messages come whole and in order. What
 //!   was written in the same turn in which the connection is closed is not sent any more.
 //! - *Datagrams* go through the link model once. QUIC hides damage and duplicates: a damaged packet
-//!   is lost, of two copies the first counts.
+//!   is lost, of two copies the first counts. Their acknowledgements are only counted
+//!   ([`Carried::ack_bytes`]).
 //! - *End*: a relay that closes tells the other end, with one packet and again in answer to each that
 //!   still arrives. A relay that dies tells nobody; an end that hears nothing for 15 s gives up
 //!   silently.
@@ -23,6 +24,7 @@ use tradewind_proto::control::Message;
 use tradewind_proto::units::Timestamp;
 use tradewind_relay::node::neighbour::{ConnId, Connected};
 
+use super::acks::QuicAcks;
 use super::{Event, Overlay, sightings};
 use crate::emulator::IP_UDP_HEADERS;
 use crate::virtual_net::QUIC_OVERHEAD;
@@ -75,6 +77,8 @@ struct End {
     heard_at: Timestamp,
     /// Messages on their way from here.
     stream: Stream,
+    /// Of what came here.
+    acks: QuicAcks,
 }
 
 /// One direction of the control stream.
@@ -123,6 +127,9 @@ pub struct Carried {
     pub unheard: u64,
     /// Given to the relay at the other end.
     pub heard: u64,
+    /// Bytes of QUIC's acknowledgements of the datagrams of the other direction, and of the packets
+    /// around those that went alone. Counted, not carried.
+    pub ack_bytes: u64,
 }
 
 /// The number of the end of a connection, as its relay knows it, and back.
@@ -143,6 +150,7 @@ impl Overlay {
             state: State::Waiting,
             heard_at: self.now,
             stream: Stream::default(),
+            acks: QuicAcks::default(),
         };
         let number = self.next_line;
         self.next_line += 1;
@@ -337,11 +345,12 @@ impl Overlay {
     /// A relay sends a datagram.
     pub(super) fn send_datagram(&mut self, conn: ConnId, datagram: Bytes) {
         let (number, side) = line_of(conn);
-        let Some(line) = self.lines.get(&number) else { return };
+        let Some(line) = self.lines.get_mut(&number) else { return };
         if line.end(side).state != State::Open {
             return;
         }
         let (from, to) = (line.end(side).host, line.end(side.other()).host);
+        let ack_bytes = line.end_mut(side).acks.bundled();
         self.trace.note(self.now, from, &datagram);
         if let Some(sightings) = &mut self.sightings {
             sightings::note(sightings, &datagram);
@@ -349,19 +358,27 @@ impl Overlay {
         let arrival = self.offer(from, to, datagram.len() + QUIC_OVERHEAD + IP_UDP_HEADERS);
         let carried = self.carried.entry((number, from, to)).or_default();
         carried.sent += 1;
-        match arrival {
-            Some(at) => {
-                self.events.schedule(at, Event::Datagram(number, side.other(), datagram));
-            }
-            None => carried.dropped += 1,
+        carried.ack_bytes += ack_bytes as u64;
+        if let Some(at) = arrival {
+            self.events.schedule(at, Event::Datagram(number, side.other(), datagram));
+            return;
+        }
+        carried.dropped += 1;
+        let round_trip = self.delay(from, to) + self.delay(to, from);
+        if let Some(line) = self.lines.get_mut(&number) {
+            line.end_mut(side.other()).acks.handle_loss(self.now, round_trip);
         }
     }
 
     /// A datagram arrives.
     pub(super) fn handle_datagram(&mut self, number: u64, side: Side, datagram: Bytes) {
         let hears = self.hears(number, side);
-        let Some(line) = self.lines.get(&number) else { return };
+        let Some(line) = self.lines.get_mut(&number) else { return };
         let (host, from) = (line.end(side).host, line.end(side.other()).host);
+        if hears {
+            let ack_bytes = line.end_mut(side).acks.handle_arrival(self.now, ACK_DELAY);
+            self.carried.entry((number, host, from)).or_default().ack_bytes += ack_bytes as u64;
+        }
         let conn = conn_id(number, side);
         let node = self.hosts[host].node.as_ref().filter(|_| hears);
         let known = node.is_some_and(|node| node.neighbours().peer_of(conn).is_some());

@@ -7,6 +7,7 @@
 //!
 //! All times that callers see are true time; only the relays live by their own clocks.
 
+mod acks;
 mod clock;
 mod flow;
 mod host;

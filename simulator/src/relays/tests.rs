@@ -5,12 +5,12 @@ use std::net::UdpSocket;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::emulator::Emulator;
+use crate::link::{LinkSpec, Loss};
+use crate::world::{LinkId, World};
 use tradewind_relay::api::types::{Document, Links};
-use tradewind_simulator::clock::Clock;
-use tradewind_simulator::cluster::Cluster;
-use tradewind_simulator::emulator::Emulator;
-use tradewind_simulator::link::{LinkSpec, Loss};
-use tradewind_simulator::world::{LinkId, World};
 
 use super::*;
 
