@@ -1,7 +1,7 @@
 //! How long packets stay out when a relay dies or a link goes dark: the daemon's own relays in a
-//! mesh of twenty, in virtual time.
+//! mesh of twenty, in virtual time or with real sockets.
 //!
-//! Run it with `scripts/bench-failover mesh`.
+//! Run it with `scripts/bench-failover mesh` or `mesh-real`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use comfy_table::{Table, presets};
 use tradewind_proto::units::Redundancy;
 
 mod mesh;
+mod real;
 
 use mesh::{Fault, Outcome, Scenario};
 
@@ -28,6 +29,9 @@ struct Args {
     /// Only rows whose name contains this
     #[arg(long, default_value = "")]
     only: String,
+    /// So many cases with real relays on loopback in real time instead
+    #[arg(long, value_name = "CASES", conflicts_with_all = ["places", "seeds", "only"])]
+    real: Option<usize>,
 }
 
 /// One-way delay of the longest link of the mesh that the figures are asked for, and of others.
@@ -74,6 +78,9 @@ const ROWS: [Row; 6] = {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(cases) = args.real {
+        return real::print(cases, NEAR);
+    }
     ensure!(args.places > 0 && args.seeds > 0, "--places and --seeds must be above zero");
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([

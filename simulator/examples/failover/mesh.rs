@@ -65,7 +65,7 @@ pub struct Outcome {
 
 /// Delays of the links, one way; `None`: there is none.
 pub struct World {
-    delays: [[Option<Duration>; RELAYS]; RELAYS],
+    pub delays: [[Option<Duration>; RELAYS]; RELAYS],
     loss: f64,
 }
 
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// The shortest way that does without `avoided`, and without the link from `from` to `barred`.
-    fn shortest(
+    pub fn shortest(
         &self,
         from: usize,
         to: usize,
@@ -120,7 +120,8 @@ impl World {
         Some((delay, nodes))
     }
 
-    fn delay_along(&self, path: &[usize]) -> Duration {
+    /// The sum of the delays.
+    pub fn delay_along(&self, path: &[usize]) -> Duration {
         path.windows(2).filter_map(|ends| self.delays[ends[0]][ends[1]]).sum()
     }
 
@@ -136,8 +137,16 @@ impl World {
         around.is_some_and(|(delay, _)| delay <= self.delay_along(&path[at - 1..]) + DETOUR)
     }
 
+    /// Where on a path it happens: the relay that dies, or the far end of the link that goes dark, can
+    /// be gone around.
+    pub fn place_of(&self, failing: Fault, path: &[usize], seed: u64) -> Option<usize> {
+        let places = 1..path.len() - usize::from(failing == Fault::Relay);
+        let places: Vec<_> = places.filter(|&at| self.has_detour(path, at, failing)).collect();
+        places.get(seed as usize % places.len().max(1)).copied()
+    }
+
     /// Two relays without a link to each other, all of whose paths' relays can be gone around.
-    fn ends(&self, place: u64) -> Option<(usize, usize)> {
+    pub fn ends(&self, place: u64) -> Option<(usize, usize)> {
         let mut rng = StdRng::seed_from_u64(place);
         let mut all: Vec<_> = (0..RELAYS).flat_map(|a| (0..RELAYS).map(move |b| (a, b))).collect();
         all.shuffle(&mut rng);
@@ -184,7 +193,8 @@ impl World {
     }
 }
 
-fn name(relay: usize) -> String {
+/// What a relay is called.
+pub fn name(relay: usize) -> String {
     format!("p{relay}")
 }
 
@@ -213,9 +223,7 @@ pub fn run(scenario: &Scenario, place: u64, seed: u64) -> Option<Outcome> {
 
     let path = overlay.route(&name(ends.0), &name(ends.1))?;
     let path: Vec<usize> = path.iter().filter_map(|name| name[1..].parse().ok()).collect();
-    let places = 1..path.len() - usize::from(failing == Fault::Relay);
-    let places: Vec<_> = places.filter(|&at| world.has_detour(&path, at, failing)).collect();
-    let at = *places.get(seed as usize % places.len().max(1))?;
+    let at = world.place_of(failing, &path, seed)?;
     let (near, far) = (name(path[at - 1]), name(path[at]));
     let fault = overlay.now();
     match failing {
