@@ -87,8 +87,10 @@ pub struct Watch {
     marks: VecDeque<Timestamp>,
     covered_until: Timestamp,
     sent_at: Timestamp,
-    /// Mean time between two sends in microseconds, each counted as a gap at most.
-    spacing: f64,
+    /// Mean time between two sends.
+    sends: Spacing,
+    /// Mean time between two datagrams that came.
+    arrivals: Spacing,
     /// Silence before this is not held against the link: it had a longer gap then, or nobody was
     /// listening.
     excused_until: Timestamp,
@@ -113,12 +115,13 @@ impl Watch {
             reported: Liveness::Starting,
             gap,
             allowance: Duration::ZERO,
-            down_after: down_after(gap, 0.0, 1.0, gap),
+            down_after: down_after(gap, 0.0, 0.0),
             heard_at: now,
             marks: VecDeque::new(),
             covered_until: Timestamp::ZERO,
             sent_at: now,
-            spacing: gap.as_micros() as f64,
+            sends: Spacing(gap.as_micros() as f64),
+            arrivals: Spacing(gap.as_micros() as f64),
             excused_until: now,
             excuse_next: false,
             hold: LEAST_HOLD,
@@ -132,6 +135,7 @@ impl Watch {
     /// A valid datagram came from the neighbour.
     pub fn handle_heard(&mut self, now: Timestamp) {
         self.excuse(now);
+        self.arrivals.record(now.since(self.heard_at), self.gap);
         self.heard_at = self.heard_at.max(now);
         self.update(now);
     }
@@ -157,9 +161,7 @@ impl Watch {
     /// A datagram is sent that the neighbour's reports are to cover.
     pub fn handle_sent(&mut self, now: Timestamp) {
         self.excuse(now);
-        let gap = self.gap.as_micros() as f64;
-        let spacing = (now.since(self.sent_at).as_micros() as f64).min(gap);
-        self.spacing += (spacing - self.spacing) * SPACING_GAIN;
+        self.sends.record(now.since(self.sent_at), self.gap);
         self.sent_at = now;
         let next_mark =
             self.marks.back().map_or(Timestamp::ZERO, |&mark| mark + self.gap / MARKS_PER_GAP);
@@ -168,22 +170,22 @@ impl Watch {
         }
     }
 
-    /// Says how often a silent link is probed now, what the worse of the two directions loses and
-    /// in what bursts (datagrams), and the smoothed round-trip time.
+    /// Says how often a silent link is probed now, what the outgoing and the incoming direction lose,
+    /// and the smoothed round-trip time.
     ///
     /// Where the gap shrinks, silence counts from now on: before, it was allowed.
-    pub fn tune(&mut self, gap: Duration, loss: f32, burst: f32, rtt: Duration) {
+    pub fn tune(&mut self, gap: Duration, [tx, rx]: [Losses; 2], rtt: Duration) {
         let gap = gap.max(Duration::from_millis(1));
         // RFC 9002 section 6.1.2 waits 9/8 of a round trip, too.
         self.allowance = rtt + rtt / 8;
         if gap < self.gap {
             self.excuse_next = true;
-            self.spacing = self.spacing.min(gap.as_micros() as f64);
+            self.sends.shrink(gap);
+            self.arrivals.shrink(gap);
         }
         self.gap = gap;
-        let loss = if loss.is_nan() { MOST_LOSS } else { f64::from(loss) };
-        let spacing = Duration::from_micros(self.spacing as u64);
-        self.down_after = down_after(gap, loss, f64::from(burst), spacing);
+        let lasts = tx.lasts(self.sends.per(gap)).max(rx.lasts(self.arrivals.per(gap)));
+        self.down_after = down_after(gap, tx.loss().max(rx.loss()), lasts);
     }
 
     /// Time has come for something. Cheap when it hasn't.
@@ -321,12 +323,51 @@ impl Watch {
     }
 }
 
+/// What one direction loses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// The share of datagrams, 0 to 1.
+    pub loss: f32,
+    /// The mean length of a burst of losses, in datagrams.
+    pub burst: f32,
+}
+
+impl Losses {
+    /// `p` of the module's arithmetic.
+    fn loss(self) -> f64 {
+        let loss = if self.loss.is_nan() { MOST_LOSS } else { f64::from(self.loss) };
+        loss.clamp(LEAST_LOSS, MOST_LOSS)
+    }
+
+    /// `q^m` of the module's arithmetic, for so many datagrams per gap.
+    fn lasts(self, per_gap: f64) -> f64 {
+        (1.0 - 1.0 / f64::from(self.burst).max(1.0)).powf(per_gap).clamp(self.loss(), 1.0)
+    }
+}
+
+/// The mean time between two datagrams in microseconds, each counted as a gap at most.
+#[derive(Clone, Copy, Debug)]
+struct Spacing(f64);
+
+impl Spacing {
+    fn record(&mut self, spacing: Duration, gap: Duration) {
+        let spacing = spacing.min(gap).as_micros() as f64;
+        self.0 += (spacing - self.0) * SPACING_GAIN;
+    }
+
+    fn shrink(&mut self, gap: Duration) {
+        self.0 = self.0.min(gap.as_micros() as f64);
+    }
+
+    /// Datagrams per gap.
+    fn per(self, gap: Duration) -> f64 {
+        (gap.as_micros() as f64 / self.0.max(1.0)).max(1.0)
+    }
+}
+
 /// How long silence must last before it is no accident. See the module's arithmetic.
-fn down_after(gap: Duration, loss: f64, burst: f64, spacing: Duration) -> Duration {
+fn down_after(gap: Duration, loss: f64, lasts: f64) -> Duration {
     let gaps_per_day = DAY.as_secs_f64() / gap.as_secs_f64();
-    let loss = loss.clamp(LEAST_LOSS, MOST_LOSS);
-    let per_gap = (gap.as_secs_f64() / spacing.as_secs_f64().max(1e-6)).max(1.0);
-    let lasts = (1.0 - 1.0 / burst.max(1.0)).powf(per_gap).clamp(loss, 1.0);
     let mut chance = gaps_per_day * loss;
     let mut gaps = 1;
     while gaps < LEAST_DOWN_GAPS || (chance * f64::from(gaps + 1) >= 1.0 && gaps < MOST_DOWN_GAPS) {
@@ -362,7 +403,7 @@ mod tests {
     impl Pair {
         fn new(gap: Duration, loss: f32, burst: f32) -> Self {
             let mut watch = Watch::new(START);
-            watch.tune(gap, loss, burst, RTT);
+            watch.tune(gap, [Losses { loss, burst }; 2], RTT);
             let (there, back) = (VecDeque::new(), VecDeque::new());
             Self { watch, gap, now: START, there, back, newest_there: None }
         }
@@ -438,12 +479,34 @@ mod tests {
             (1000 * MS, 0.3, 1.43, 1000 * MS, 12_000 * MS),
             (1000 * MS, 0.9, 10.0, 1000 * MS, 20_000 * MS),
         ] {
-            assert_eq!(
-                down_after(gap, loss, burst, spacing),
-                expected,
-                "{gap:?} {loss} {burst} {spacing:?}"
-            );
+            let losses = Losses { loss, burst };
+            let lasts = losses.lasts(Spacing(spacing.as_micros() as f64).per(gap));
+            let after = down_after(gap, losses.loss(), lasts);
+            assert_eq!(after, expected, "{gap:?} {loss} {burst} {spacing:?}");
         }
+    }
+
+    #[test]
+    fn how_often_we_send_says_nothing_of_the_bursts_that_reports_come_in() {
+        let patience = |tx, rx| {
+            let mut watch = Watch::new(START);
+            watch.tune(10 * MS, [tx, rx], RTT);
+            // Twenty datagrams for each that comes back.
+            for at in 0..2_000 {
+                let now = START + MS / 2 * at;
+                watch.handle_sent(now);
+                if at % 20 == 0 {
+                    watch.handle_heard(now);
+                }
+            }
+            watch.tune(10 * MS, [tx, rx], RTT);
+            watch.down_after()
+        };
+        let bursts = Losses { loss: 0.05, burst: 5.0 };
+        let clean = Losses { loss: 0.0, burst: 1.0 };
+        // Five datagrams of ours are a quarter of a gap, five reports are five.
+        assert!(patience(bursts, clean) < 100 * MS, "{:?}", patience(bursts, clean));
+        assert!(patience(clean, bursts) > 700 * MS, "{:?}", patience(clean, bursts));
     }
 
     #[test]
@@ -525,7 +588,7 @@ mod tests {
         let mut pair = Pair::new(1000 * MS, 0.0, 1.0);
         pair.steps(5, false, false);
         pair.gap = 10 * MS;
-        pair.watch.tune(pair.gap, 0.0, 1.0, RTT);
+        pair.watch.tune(pair.gap, [Losses { loss: 0.0, burst: 1.0 }; 2], RTT);
         pair.steps(300, false, false);
         assert_eq!((pair.watch.state(), pair.watch.suspects()), (Liveness::Up, 0));
         // Nobody ran for half a second; then what came meanwhile is read.

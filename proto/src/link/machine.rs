@@ -9,7 +9,7 @@ use super::clock::PeerClock;
 use super::code::SYMBOL_OVERHEAD;
 use super::datagram::Packer;
 use super::incoming::Incoming;
-use super::liveness::Watch;
+use super::liveness::{Losses, Watch};
 use super::meter::{DelayMeter, LossMeter, RttMeter};
 use super::outgoing::Outgoing;
 use super::outlook::Outlook;
@@ -279,10 +279,10 @@ impl Link {
 
     /// Tells the watch what is normal on this link.
     pub(super) fn tune_watch(&mut self) {
-        let loss = self.loss_tx.loss().max(self.loss_rx.loss());
-        let burst = self.loss_tx.burst().max(self.loss_rx.burst());
+        let losses = [&self.loss_tx, &self.loss_rx]
+            .map(|estimate| Losses { loss: estimate.loss(), burst: estimate.burst() });
         let rtt = self.rtt.smoothed().unwrap_or_default() + self.rtt.deviation() * 4;
-        self.watch.tune(self.beats.gap(), loss, burst, rtt);
+        self.watch.tune(self.beats.gap(), losses, rtt);
     }
 }
 
