@@ -7,6 +7,7 @@
 //! [`virtual_net`] has the event queue, and the link models under a virtual clock. No rule of the protocol or of
 //! routing lives here.
 
+pub mod baseline;
 pub mod clock;
 pub mod cluster;
 pub mod demo;

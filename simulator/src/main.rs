@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tradewind_simulator::baseline::{self, Way};
 use tradewind_simulator::outcome::Outcome;
 use tradewind_simulator::world::{World, WorldError};
-use tradewind_simulator::{demo, emulation, simulation};
+use tradewind_simulator::{demo, emulation};
 
 use terminal::Terminal;
 use tradewind_simulator::relays::RealRelays;
@@ -48,6 +49,8 @@ enum Command {
         world: PathBuf,
         #[command(flatten)]
         options: Options,
+        #[command(flatten)]
+        extra: Extra,
     },
     /// Run a small built-in world: a bad direct path beside the overlay, a relay killed halfway
     ///
@@ -68,6 +71,27 @@ struct Options {
     /// Print one JSON document instead of tables
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct Extra {
+    /// Run the world once more for comparison, beside "routed" (nothing repaired), which is always
+    /// run: fec (fixed parity), arq (repeats alone), disjoint (two paths for every packet)
+    #[arg(long = "baseline", value_name = "WAY", value_parser = ["fec", "arq", "disjoint"])]
+    baselines: Vec<String>,
+    /// Run the world once only, without "routed"
+    #[arg(long, conflicts_with = "baselines")]
+    no_baselines: bool,
+}
+
+impl Extra {
+    fn ways(&self) -> Vec<Way> {
+        let wanted = |way: &Way| match way {
+            Way::Routed => !self.no_baselines,
+            _ => self.baselines.iter().any(|name| name == way.name()),
+        };
+        Way::BASELINES.into_iter().filter(wanted).collect()
+    }
 }
 
 #[derive(Args)]
@@ -107,10 +131,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print(&outcome, &real_time.options, true)?;
             Ok(holds(&outcome))
         }
-        Command::Run { world, options } => {
+        Command::Run { world, options, extra } => {
             let world = seeded(World::load(&world)?, &options);
             let mut terminal = Terminal::new()?;
-            let outcome = simulation::run(&world, &mut terminal);
+            let outcome = baseline::run(&world, &extra.ways(), &mut terminal);
             terminal.finish();
             let outcome = outcome?;
             print(&outcome, &options, true)?;

@@ -2,15 +2,19 @@
 
 mod row;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
+use tradewind_proto::link::Liveness;
 use tradewind_proto::units::PopId;
+use tradewind_router::explain::Explanation;
 
+use crate::baseline::Way;
 use crate::emulator::{EmulatorHealth, LinkReport};
 use crate::traffic::FlowReport;
-use crate::world::Traffic;
+use crate::world::{LinkId, Traffic};
 pub use row::Row;
 
 /// The result of a run.
@@ -34,6 +38,10 @@ pub struct Outcome {
     pub wire_limit: Option<f64>,
     /// What every direction of every link did with the overlay's packets.
     pub links: Vec<LinkReport>,
+    /// When relays found that a link to a neighbour changed its state.
+    pub liveness: Vec<LivenessAt>,
+    /// What each baseline sent.
+    pub baseline_wire: BTreeMap<Way, WireUse>,
     /// How well the emulator did, if links were emulated in real time.
     pub emulator: Option<EmulatorHealth>,
 }
@@ -47,8 +55,23 @@ pub struct FlowOutcome {
     pub overlay: FlowReport,
     /// What arrived over the direct path, if there is one.
     pub direct: Option<FlowReport>,
+    /// What arrived when the world was run again with something left out.
+    pub baselines: BTreeMap<Way, FlowReport>,
     /// Its route at the start and after every change.
     pub routes: Vec<RouteAt>,
+    /// The ingress router's account of the route at the end, if it was asked.
+    pub why: Option<Explanation>,
+}
+
+/// What a relay found of its link to a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivenessAt {
+    /// Since traffic began.
+    pub at: Duration,
+    /// From the relay to the neighbour.
+    pub link: LinkId,
+    /// The new state.
+    pub state: Liveness,
 }
 
 /// A route from some time on.
@@ -160,7 +183,7 @@ impl Outcome {
         self.lasted < self.duration
     }
 
-    /// The flows, direct beside overlay.
+    /// The flows, the ways beside each other.
     pub fn flow_table(&self) -> Table {
         let mut table = plain_table(&[
             "flow",
@@ -177,12 +200,15 @@ impl Outcome {
                 table.add_row(cells);
             });
         }
-        let used =
-            format!("{:.2} ({:.2} a link)", self.wire.per_payload_byte(), self.wire.per_crossing());
-        let mut all = vec![Cell::new("all"), Cell::new("overlay")];
-        all.extend((0..5).map(|_| Cell::new("")));
-        all.push(number(used));
-        table.add_row(all);
+        let wires = self.baseline_wire.iter().map(|(&way, wire)| (way, wire));
+        for (way, wire) in wires.chain([(Way::Overlay, &self.wire)]) {
+            let used =
+                format!("{:.2} ({:.2} a link)", wire.per_payload_byte(), wire.per_crossing());
+            let mut all = vec![Cell::new("all"), Cell::new(way.name())];
+            all.extend((0..5).map(|_| Cell::new("")));
+            all.push(number(used));
+            table.add_row(all);
+        }
         table
     }
 
@@ -225,6 +251,15 @@ impl Outcome {
         lines
     }
 
+    /// The overlay's figures, and those of each baseline under its name.
+    fn wire_json(&self) -> Value {
+        let mut all = wire_figures(&self.wire);
+        for (way, wire) in &self.baseline_wire {
+            all[way.name()] = wire_figures(wire);
+        }
+        all
+    }
+
     /// The whole result as one document. Times in milliseconds, shares from 0 to 1.
     pub fn to_json(&self) -> Value {
         json!({
@@ -238,12 +273,7 @@ impl Outcome {
             "events": self.happened.iter().map(|(at, what)| json!({
                 "at_ms": millis(*at), "what": what,
             })).collect::<Vec<_>>(),
-            "wire": {
-                "overlay_bytes": self.wire.bytes,
-                "payload_bytes": self.wire.payload,
-                "bytes_per_payload_byte": self.wire.per_payload_byte(),
-                "bytes_per_payload_byte_and_link": self.wire.per_crossing(),
-            },
+            "wire": self.wire_json(),
             "links": self.links.iter().map(link_json).collect::<Vec<_>>(),
             "emulator": self.emulator.as_ref().map(|health| json!({
                 "no_link": health.no_link,
@@ -256,6 +286,15 @@ impl Outcome {
             })),
         })
     }
+}
+
+fn wire_figures(wire: &WireUse) -> Value {
+    json!({
+        "overlay_bytes": wire.bytes,
+        "payload_bytes": wire.payload,
+        "bytes_per_payload_byte": wire.per_payload_byte(),
+        "bytes_per_payload_byte_and_link": wire.per_crossing(),
+    })
 }
 
 /// What the reader should know about the machine.
@@ -340,7 +379,14 @@ mod tests {
             path: Some(path.iter().map(|id| id.parse().unwrap()).collect()),
         };
         let routes = vec![route(0, &["a", "x", "b"]), route(1, &["a", "x", "y", "b"])];
-        FlowOutcome { traffic, overlay: report(overlay), direct: direct.map(report), routes }
+        FlowOutcome {
+            traffic,
+            overlay: report(overlay),
+            direct: direct.map(report),
+            baselines: BTreeMap::new(),
+            routes,
+            why: None,
+        }
     }
 
     fn outcome(flows: Vec<FlowOutcome>) -> Outcome {
@@ -360,6 +406,8 @@ mod tests {
             wire,
             wire_limit: Some(1.15),
             links: Vec::new(),
+            liveness: Vec::new(),
+            baseline_wire: BTreeMap::new(),
             emulator: None,
         }
     }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use tradewind_proto::units::PopId;
 
+use crate::baseline::Way;
+use crate::emulator::LinkReport;
+use crate::traffic::FlowReport;
+
 /// Told what goes on.
 pub trait Progress {
     /// Something worth a line.
@@ -12,10 +16,23 @@ pub trait Progress {
     /// Traffic flows; called about four times a second of the world's time.
     fn tick(&mut self, state: &Tick<'_>);
 
+    /// Figures so far of one way, for whoever keeps them: called at every tick, and once more when
+    /// all that may still come has come. Asking for them costs time.
+    fn record(&mut self, _way: Way, _at: Duration, _figures: &mut dyn FnMut() -> Figures) {}
+
     /// Whether to end early, with the result so far.
     fn interrupted(&self) -> bool {
         false
     }
+}
+
+/// What was measured so far, all counted since traffic began or before.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// In the order of [`World::rows`](crate::world::World::rows); `None`: not on this way.
+    pub rows: Vec<Option<FlowReport>>,
+    /// Every direction of every link, always in the same order; none for the direct way.
+    pub links: Vec<LinkReport>,
 }
 
 /// Where a run stands.

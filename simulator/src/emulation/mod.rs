@@ -1,5 +1,6 @@
 //! A world run in real time: relays, emulated links, traffic and events from start to result.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -210,7 +211,9 @@ impl Run<'_> {
                     traffic: traffic.clone(),
                     overlay: self.meters.overlay[i].report(sent),
                     direct: direct.map(|(receiver, _)| receiver.report(sent)),
+                    baselines: BTreeMap::new(),
                     routes,
+                    why: None,
                 }
             });
         let flows: Vec<FlowOutcome> = flows.collect();
@@ -225,6 +228,8 @@ impl Run<'_> {
             wire,
             wire_limit: self.world.wire_limit,
             links: used.links,
+            liveness: Vec::new(),
+            baseline_wire: BTreeMap::new(),
             emulator: Some(used.health),
         }
     }

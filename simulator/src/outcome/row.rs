@@ -1,11 +1,12 @@
 //! A flow, or all flows of a group together, as a line of the tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::Cell;
 use serde_json::{Value, json};
 
 use super::{FlowOutcome, millis, number};
+use crate::baseline::Way;
 use crate::emulator::IP_UDP_HEADERS;
 use crate::traffic::FlowReport;
 use crate::world::{Limits, Traffic};
@@ -21,6 +22,8 @@ pub struct Row<'a> {
     pub overlay: FlowReport,
     /// What arrived over the direct paths of those flows that have one.
     pub direct: Option<FlowReport>,
+    /// What arrived in each baseline.
+    pub baselines: BTreeMap<Way, FlowReport>,
 }
 
 impl<'a> Row<'a> {
@@ -28,7 +31,19 @@ impl<'a> Row<'a> {
         let overlay = FlowReport::merged(flows.iter().map(|flow| &flow.overlay));
         let direct: Vec<_> = flows.iter().filter_map(|flow| flow.direct.as_ref()).collect();
         let direct = (!direct.is_empty()).then(|| FlowReport::merged(direct));
-        Self { name, flows, overlay, direct }
+        let ways = flows.iter().flat_map(|flow| flow.baselines.keys()).collect::<BTreeSet<_>>();
+        let baselines = ways.into_iter().map(|&way| {
+            let reports = flows.iter().filter_map(|flow| flow.baselines.get(&way));
+            (way, FlowReport::merged(reports))
+        });
+        Self { name, overlay, direct, baselines: baselines.collect(), flows }
+    }
+
+    /// Every way that was run, in the order of tables.
+    pub fn ways(&self) -> impl Iterator<Item = (Way, &FlowReport)> {
+        let direct = self.direct.iter().map(|report| (Way::Direct, report));
+        let baselines = self.baselines.iter().map(|(&way, report)| (way, report));
+        direct.chain(baselines).chain([(Way::Overlay, &self.overlay)])
     }
 
     /// The flow, unless this is a group.
@@ -79,18 +94,19 @@ impl<'a> Row<'a> {
         figures.map(|figure| format!("{}: {figure}", self.name)).collect()
     }
 
-    /// Direct beside overlay.
+    /// A line for each way.
     pub(super) fn cells(&self) -> Vec<Vec<Cell>> {
         let name = match self.single() {
             Some(_) => self.name.to_owned(),
             None => format!("{} ({} flows)", self.name, self.flows.len()),
         };
-        let direct = self
-            .direct
-            .as_ref()
-            .map(|direct| cells(&name, "direct", direct, format!("{:.2}", direct_wire(direct))));
-        let overlay = cells(&name, "overlay", &self.overlay, "see all".into());
-        direct.into_iter().chain([overlay]).collect()
+        let wire = |way, report: &FlowReport| match way {
+            Way::Direct => format!("{:.2}", direct_wire(report)),
+            _ => "see all".into(),
+        };
+        self.ways()
+            .map(|(way, report)| cells(&name, way.name(), report, wire(way, report)))
+            .collect()
     }
 
     /// How routes changed, in a line.
@@ -135,6 +151,9 @@ impl<'a> Row<'a> {
                 })
             }
         };
+        for (way, report) in &self.baselines {
+            row[way.name()] = json!(report);
+        }
         if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
             row.extend(more);
         }
@@ -143,7 +162,7 @@ impl<'a> Row<'a> {
 }
 
 /// Bytes on the wire for each payload byte without an overlay.
-fn direct_wire(direct: &FlowReport) -> f64 {
+pub(crate) fn direct_wire(direct: &FlowReport) -> f64 {
     1.0 + (direct.sent * IP_UDP_HEADERS as u64) as f64 / direct.sent_bytes.max(1) as f64
 }
 
@@ -162,7 +181,7 @@ fn cells(name: &str, way: &str, report: &FlowReport, wire: String) -> Vec<Cell> 
 }
 
 /// Cut, not rounded: 100 means all.
-fn in_time_percent(report: &FlowReport) -> String {
+pub(crate) fn in_time_percent(report: &FlowReport) -> String {
     format!("{:.3}", (report.in_time_share() * 1e5).floor() / 1e3)
 }
 

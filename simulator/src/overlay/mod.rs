@@ -265,6 +265,11 @@ impl Overlay {
         self.flows[flow.0].meter.as_ref().map(Meter::in_time)
     }
 
+    /// Which relays a flow may visit.
+    pub fn policy_of(&self, flow: FlowNumber) -> PolicyId {
+        self.flows[flow.0].spec.policy
+    }
+
     /// What became of a flow so far.
     pub fn record(&self, flow: FlowNumber) -> &FlowRecord {
         &self.flows[flow.0].record

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tradewind_proto::units::Timestamp;
+
+use super::{TICK, merged_rows};
+use crate::baseline::Way;
 use crate::emulator::IP_UDP_HEADERS;
 use crate::link::{LinkModel, stream_seed};
 use crate::overlay::START;
+use crate::progress::{Figures, Progress};
 use crate::traffic::{Departures, FlowReport, Meter, Stamp};
 use crate::virtual_net::Events;
 use crate::world::{Happening, LinkId, Traffic, World};
@@ -15,6 +20,7 @@ enum Next<'a> {
     Event(&'a Happening),
     Send(usize),
     Arrive(usize, Stamp, usize, Option<u32>),
+    Tick,
 }
 
 struct Flow<'a> {
@@ -27,7 +33,11 @@ struct Flow<'a> {
 /// What arrives of each flow of `world` over its direct link until `lasted` after traffic began;
 /// `None` for flows whose ends have no link. Links are twins of the overlay's, with the same seeds,
 /// not slowed by its traffic; flows over the same link share its capacity.
-pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
+pub(super) fn run(
+    world: &World,
+    lasted: Duration,
+    progress: &mut dyn Progress,
+) -> Vec<Option<FlowReport>> {
     let mut links: BTreeMap<LinkId, LinkModel> = BTreeMap::new();
     let mut flows: Vec<Flow<'_>> = Vec::new();
     let mut events = Events::default();
@@ -51,8 +61,17 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
         });
     }
     let mut buffer = Vec::new();
+    let mut end = START;
+    events.schedule(START, Next::Tick);
     while let Some((now, next)) = events.pop() {
+        end = end.max(now);
         match next {
+            Next::Tick => {
+                record(world, &flows, &links, now, progress);
+                if now < START + lasted {
+                    events.schedule((now + TICK).min(START + lasted), Next::Tick);
+                }
+            }
             Next::Event(what) if now < START + lasted => perform(world, &mut links, what),
             Next::Event(_) => {}
             Next::Send(at) => {
@@ -80,10 +99,25 @@ pub(super) fn run(world: &World, lasted: Duration) -> Vec<Option<FlowReport>> {
             }
         }
     }
-    let report = |flow: Flow<'_>| {
-        links.contains_key(&flow.link).then(|| flow.departures.report(&flow.meter))
-    };
-    flows.into_iter().map(report).collect()
+    record(world, &flows, &links, end, progress);
+    flows.iter().map(|flow| report(flow, &links)).collect()
+}
+
+fn report(flow: &Flow<'_>, links: &BTreeMap<LinkId, LinkModel>) -> Option<FlowReport> {
+    links.contains_key(&flow.link).then(|| flow.departures.report(&flow.meter))
+}
+
+fn record(
+    world: &World,
+    flows: &[Flow<'_>],
+    links: &BTreeMap<LinkId, LinkModel>,
+    now: Timestamp,
+    progress: &mut dyn Progress,
+) {
+    progress.record(Way::Direct, now.since(START), &mut || Figures {
+        rows: merged_rows(world, |at| report(&flows[at], links)),
+        links: Vec::new(),
+    });
 }
 
 /// Relays mean nothing here.

@@ -6,18 +6,23 @@
 
 mod direct;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use tradewind_proto::units::{PolicyId, PopId, Timestamp};
+use tradewind_relay::node::News;
+use tradewind_router::explain::Target;
 use tradewind_router::lsdb::Labels;
 
+use crate::baseline::Way;
 use crate::emulator::LinkReport;
 use crate::link::LinkSpec;
-use crate::outcome::{FlowOutcome, Outcome, RouteAt, WireUse};
+use crate::outcome::{FlowOutcome, LivenessAt, Outcome, RouteAt, WireUse};
 use crate::overlay::{FlowNumber, FlowSpec, Overlay, RelaySpec, START, Watch};
-use crate::progress::{FlowTick, Progress, Tick};
+use crate::progress::{Figures, FlowTick, Progress, Tick};
 use crate::script::{self, Stage};
+use crate::traffic::FlowReport;
 use crate::world::{LinkId, Pop, Traffic, World};
 
 /// How long relays may take until every flow has a route.
@@ -26,6 +31,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(250);
 /// How long to wait for stragglers after the last packet, beyond the longest deadline.
 const LINGER: Duration = Duration::from_secs(1);
+/// So many of the first flows, and of the worst, have their routes explained.
+const EXPLAINED: usize = 20;
 
 /// Runs `world` in virtual time: start, warm-up, duration.
 ///
@@ -82,6 +89,18 @@ fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
     });
     let flows = flows.collect();
     Ok((overlay, flows))
+}
+
+/// The reports of flows as rows of tables.
+pub(crate) fn merged_rows(
+    world: &World,
+    report: impl Fn(usize) -> Option<FlowReport>,
+) -> Vec<Option<FlowReport>> {
+    let merged = |(_, members): (&str, Vec<usize>)| {
+        let reports: Vec<FlowReport> = members.into_iter().filter_map(&report).collect();
+        (!reports.is_empty()).then(|| FlowReport::merged(&reports))
+    };
+    world.rows().into_iter().map(merged).collect()
 }
 
 fn labels(pop: &Pop) -> Labels {
@@ -143,6 +162,7 @@ impl Run<'_> {
                 let flows = self.flow_ticks();
                 let (elapsed, total) = (self.elapsed(), world.duration);
                 progress.tick(&Tick { elapsed, total, flows: &flows });
+                progress.record(Way::Overlay, elapsed, &mut || self.figures());
                 next_tick += TICK;
             }
             let event = events.peek().map_or(Duration::MAX, |event| event.at);
@@ -153,7 +173,13 @@ impl Run<'_> {
         self.flows.iter().for_each(|&flow| self.overlay.stop(flow));
         let deadlines = world.traffic.iter().map(|traffic| traffic.deadline);
         self.overlay.run_for(LINGER + deadlines.max().unwrap_or_default());
-        Ok(self.outcome(lasted, &before))
+        progress.record(Way::Overlay, self.elapsed(), &mut || self.figures());
+        Ok(self.outcome(lasted, &before, progress))
+    }
+
+    fn figures(&self) -> Figures {
+        let report = |at: usize| self.overlay.report(self.flows[at]);
+        Figures { rows: merged_rows(self.world, report), links: self.links() }
     }
 
     /// Since traffic began.
@@ -208,9 +234,44 @@ impl Run<'_> {
         path.pops().iter().filter_map(|&key| Some(name(key)?.id.clone())).collect()
     }
 
-    fn outcome(self, lasted: Duration, before: &[LinkReport]) -> Outcome {
-        let direct = direct::run(self.world, lasted);
-        let flows: Vec<FlowOutcome> = self
+    /// What relays found of their links since traffic began.
+    fn liveness(&self) -> Vec<LivenessAt> {
+        let begun = START + self.begun;
+        let news = self.overlay.news().iter().filter(|(at, ..)| *at >= begun);
+        news.filter_map(|(at, pop, news)| {
+            let News::Liveness(neighbour, state) = news else { return None };
+            let link = (pop.parse().ok()?, neighbour.clone());
+            Some(LivenessAt { at: at.since(begun), link, state: *state })
+        })
+        .collect()
+    }
+
+    /// The account of their routes that the ingress routers of the first and the worst flows give.
+    fn explain(&self, flows: &mut [FlowOutcome]) {
+        let mut worst: Vec<usize> = (0..flows.len()).collect();
+        worst.sort_by(|&a, &b| {
+            flows[a].overlay.in_time_share().total_cmp(&flows[b].overlay.in_time_share())
+        });
+        let first = 0..EXPLAINED.min(flows.len());
+        for at in first.chain(worst.into_iter().take(EXPLAINED)) {
+            let Traffic { from, to, .. } = &flows[at].traffic;
+            let policy = self.overlay.policy_of(self.flows[at]);
+            let now = self.overlay.clock(from.as_str());
+            flows[at].why = self
+                .overlay
+                .node(from.as_str())
+                .map(|node| node.control().router().explain(policy, &Target::Pop(to.clone()), now));
+        }
+    }
+
+    fn outcome(
+        self,
+        lasted: Duration,
+        before: &[LinkReport],
+        progress: &mut dyn Progress,
+    ) -> Outcome {
+        let direct = direct::run(self.world, lasted, progress);
+        let mut flows: Vec<FlowOutcome> = self
             .world
             .traffic
             .iter()
@@ -220,11 +281,15 @@ impl Run<'_> {
                 traffic: traffic.clone(),
                 overlay: self.overlay.report(flow).unwrap_or_default(),
                 direct,
+                baselines: BTreeMap::new(),
                 routes: self.routes(flow),
+                why: None,
             })
             .collect();
+        self.explain(&mut flows);
         let links = self.links();
         let wire = WireUse::between(before, &links, &flows);
+        let liveness = self.liveness();
         Outcome {
             name: self.world.name.clone(),
             seed: self.world.seed,
@@ -235,6 +300,8 @@ impl Run<'_> {
             wire,
             wire_limit: self.world.wire_limit,
             links,
+            liveness,
+            baseline_wire: BTreeMap::new(),
             emulator: None,
         }
     }
