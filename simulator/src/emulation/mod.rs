@@ -114,6 +114,7 @@ impl Run<'_> {
         let mut history = vec![Vec::new(); self.world.traffic.len()];
         let before = self.emulator.report();
         self.start = self.clock.now() + Duration::from_millis(10);
+        self.emulator.start_traces(self.start);
         let mut sender = Sender::start(self.flows()?, self.world.seed, self.start, self.clock)
             .context("can't start the sender")?;
         let mut events = self.world.events.iter().peekable();

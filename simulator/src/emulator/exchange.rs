@@ -145,6 +145,10 @@ impl Exchange {
         change(&mut state.models[index + self.links.len()]);
     }
 
+    pub(super) fn with_all_models(&self, change: impl Fn(&mut LinkModel)) {
+        self.lock().models.iter_mut().for_each(change);
+    }
+
     pub(super) fn report(&self) -> EmulatorReport {
         let state = self.lock();
         let links = self.links.iter().map(|(link, &index)| LinkReport {

@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tradewind_proto::units::PopId;
+use tradewind_proto::units::{PopId, Timestamp};
 
 use crate::clock::Clock;
 use crate::link::{LinkCounters, LinkSpec};
@@ -141,6 +141,11 @@ impl Emulator {
     /// Changes how a link behaves, for the overlay and for direct paths.
     pub fn set(&self, link: &LinkId, spec: &LinkSpec) {
         self.exchange.with_models(link, |model| model.set(spec.clone()));
+    }
+
+    /// The traces of all links begin at `at`.
+    pub fn start_traces(&self, at: Timestamp) {
+        self.exchange.with_all_models(|model| model.start_traces(at));
     }
 
     /// What was counted so far.

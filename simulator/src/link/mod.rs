@@ -7,6 +7,7 @@
 
 mod loss;
 mod spec;
+mod trace;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tradewind_proto::units::Timestamp;
 use loss::LossState;
 pub use loss::{Chain, Loss, LossError};
 pub use spec::{LinkSpec, Rate};
+pub use trace::{DelayTrace, RateTrace, TraceError};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,10 @@ pub struct LinkModel {
     jitter: Jitter,
     /// When the bottleneck will have sent all that it took, in nanoseconds.
     free_at_ns: u64,
+    /// Of the bits that a traced bottleneck can carry, those that are spoken for.
+    taken_bits: u128,
+    /// When traces began.
+    traces_from: Timestamp,
     /// The latest arrival of a packet that keeps its place.
     last_arrival: Timestamp,
     /// Separate streams, so that asking for duplicates does not change which packets are lost.
@@ -125,6 +131,8 @@ impl LinkModel {
             loss: LossState::default(),
             jitter: Jitter::new(stream("jitter")),
             free_at_ns: 0,
+            taken_bits: 0,
+            traces_from: Timestamp::ZERO,
             last_arrival: Timestamp::ZERO,
             loss_rng: stream("loss"),
             mischief_rng: stream("mischief"),
@@ -147,6 +155,21 @@ impl LinkModel {
     /// sent later still don't overtake it.
     pub fn set(&mut self, spec: LinkSpec) {
         self.spec = spec;
+        self.take_up_trace();
+    }
+
+    /// Traces of the rate and the delay begin now. Before the first call they began at zero.
+    pub fn start_traces(&mut self, now: Timestamp) {
+        self.traces_from = now;
+        self.take_up_trace();
+    }
+
+    /// What is in the queue leaves as it would have: until then nothing is left of a new trace.
+    fn take_up_trace(&mut self) {
+        if let Some(trace) = &self.spec.rate_trace {
+            let free_at = Timestamp::from_micros(self.free_at_ns.div_ceil(1000));
+            self.taken_bits = trace.carried(micros_between(self.traces_from, free_at));
+        }
     }
 
     /// Cuts or restores the link. What is under way arrives.
@@ -186,13 +209,32 @@ impl LinkModel {
         if self.loss.next(&self.spec.loss, now, &mut self.loss_rng) {
             return Err(DropReason::Loss);
         }
-        let at = sent + self.jitter.next(self.spec.delay, self.spec.jitter, now);
+        let mut delay = self.spec.delay;
+        if let Some(trace) = &self.spec.delay_trace {
+            let (more, loss) = trace.at(micros_between(self.traces_from, now));
+            if loss > 0.0 && self.loss_rng.random_bool(loss) {
+                return Err(DropReason::Loss);
+            }
+            delay += more;
+        }
+        let at = sent + self.jitter.next(delay, self.spec.jitter, now);
         Ok(at.max(self.last_arrival))
     }
 
     /// When the last bit has left the bottleneck.
     fn serialise(&mut self, bytes: usize, now: Timestamp) -> Result<Timestamp, DropReason> {
         let Some(rate) = self.spec.rate else { return Ok(now) };
+        if let Some(trace) = &self.spec.rate_trace {
+            let carried = trace.carried(micros_between(self.traces_from, now));
+            let waiting = self.taken_bits.saturating_sub(carried) / 8;
+            if waiting + bytes as u128 > rate.queue as u128 {
+                return Err(DropReason::QueueFull);
+            }
+            self.taken_bits = self.taken_bits.max(carried) + bytes as u128 * 8;
+            let sent = self.traces_from + Duration::from_micros(trace.when(self.taken_bits));
+            self.free_at_ns = sent.as_micros().saturating_mul(1000);
+            return Ok(sent);
+        }
         let now_ns = now.as_micros().saturating_mul(1000);
         let waiting_ns = self.free_at_ns.saturating_sub(now_ns);
         let bits_per_second = u128::from(rate.bits_per_second.max(1));
@@ -274,6 +316,10 @@ impl Jitter {
 pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}
+
+fn micros_between(start: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.since(start).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The seed of a random stream of its own, told apart by name (64-bit FNV-1a over both), so that

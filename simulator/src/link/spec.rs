@@ -1,8 +1,10 @@
 //! How a link behaves, as numbers: what a world file's `[[link]]` becomes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::loss::Loss;
+use super::trace::{DelayTrace, RateTrace};
 
 /// One direction of a link. The words are those of Linux's `tc netem`, where it has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,10 @@ pub struct LinkSpec {
     pub loss: Loss,
     /// Bits per second, and the queue in front; `None`: as many as are sent.
     pub rate: Option<Rate>,
+    /// What the bottleneck carries over time; `rate` is then the mean, and has the queue.
+    pub rate_trace: Option<Arc<RateTrace>>,
+    /// Delay on top of `delay`, and loss on top of `loss`, over time.
+    pub delay_trace: Option<Arc<DelayTrace>>,
     /// Share of packets held back so that later ones overtake them, 0 to 1.
     pub reorder: f64,
     /// How long those are held back: evenly between nothing and this.
@@ -56,6 +62,11 @@ impl LinkSpec {
     pub fn with_delay(delay: Duration) -> Self {
         Self { delay, ..Self::default() }
     }
+
+    /// What a packet takes on average, queues aside.
+    pub fn mean_delay(&self) -> Duration {
+        self.delay + self.delay_trace.as_ref().map_or(Duration::ZERO, |trace| trace.mean_delay())
+    }
 }
 
 impl Default for LinkSpec {
@@ -66,6 +77,8 @@ impl Default for LinkSpec {
             jitter: Duration::ZERO,
             loss: Loss::None,
             rate: None,
+            rate_trace: None,
+            delay_trace: None,
             reorder: 0.0,
             reorder_by: Duration::from_millis(5),
             duplicate: 0.0,

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 
 const GAP: Duration = Duration::from_micros(500);
@@ -177,4 +179,89 @@ fn more_loss_adds_to_every_process() {
     }
     assert_eq!(Loss::None.and_independent(0.5), Loss::Independent(0.5));
     assert_eq!(Loss::None.and_independent(0.0), Loss::None);
+}
+
+fn traced(rate: RateTrace, queue: usize) -> LinkModel {
+    let bits_per_second = rate.mean();
+    let rate_trace = Some(Arc::new(rate));
+    let rate = Some(Rate { bits_per_second, queue });
+    let mut link = LinkModel::new(LinkSpec { rate, rate_trace, ..LinkSpec::default() }, 1);
+    link.start_traces(Timestamp::from_micros(1_000_000));
+    link
+}
+
+#[test]
+fn a_mahimahi_link_sends_1500_bytes_at_each_chance_and_drops_what_its_queue_does_not_hold() {
+    // Two chances at 5 ms, one at 10 ms, and again.
+    let trace = || RateTrace::of_chances(&[5, 5, 10]).unwrap();
+    let millis = |arrivals: &[Option<Timestamp>]| -> Vec<Option<u64>> {
+        arrivals.iter().map(|at| at.map(|at| at.as_micros() / 1000 - 1000)).collect()
+    };
+    let whole = run(&mut traced(trace(), 15_000), 5, 1500, Duration::from_micros(1));
+    assert_eq!(millis(&whole), [5, 5, 10, 15, 15].map(Some));
+    // Three of 500 bytes share a chance; the fourth waits for the next.
+    let shared = run(&mut traced(trace(), 15_000), 7, 500, Duration::from_micros(1));
+    assert_eq!(millis(&shared), [5, 5, 5, 5, 5, 5, 10].map(Some));
+    // The queue holds two.
+    let full = run(&mut traced(trace(), 3_000), 4, 1500, Duration::from_micros(1));
+    assert_eq!(millis(&full), [Some(5), Some(5), None, None]);
+    // A chance that finds the queue empty is gone.
+    let late = run(&mut traced(trace(), 15_000), 2, 1500, Duration::from_millis(6));
+    assert_eq!(millis(&late), [5, 10].map(Some));
+    // A large packet takes several.
+    let large = LinkSpec { mtu: 9000, ..traced(trace(), 15_000).spec().clone() };
+    let mut link = traced(trace(), 15_000);
+    link.set(large);
+    assert_eq!(millis(&run(&mut link, 1, 4000, GAP)), [Some(10)]);
+}
+
+#[test]
+fn a_link_carries_its_traced_rate_and_what_waits_survives_a_change_of_it() {
+    let steps = [(0, 12_000_000), (100_000, 1_200_000)];
+    let mut link = traced(RateTrace::of_steps(&steps).unwrap(), 1_000_000);
+    let arrivals = run(&mut link, 440, 1500, Duration::from_micros(1));
+    let by = |millis: u64| {
+        let until = Timestamp::from_micros(1_000_000 + millis * 1000);
+        arrivals.iter().flatten().filter(|at| **at <= until).count()
+    };
+    // A packet a millisecond, then one in ten, then again.
+    for (millis, wanted) in [(50, 50), (100, 100), (150, 105), (200, 110), (210, 120)] {
+        assert_eq!(by(millis), wanted, "{millis} ms");
+    }
+    let now = Timestamp::from_micros(1_000_440);
+    let busy_for = link.waiting(now);
+    link.set(LinkSpec {
+        rate_trace: Some(Arc::new(RateTrace::of_chances(&[10]).unwrap())),
+        ..link.spec().clone()
+    });
+    let next = link.offer(1500, now).deliveries().next().unwrap().at;
+    assert!(next >= now + busy_for && next <= now + busy_for + Duration::from_millis(20));
+}
+
+#[test]
+fn a_link_delays_and_loses_as_its_trace_says() {
+    let trace = DelayTrace::new(&[(0, 10_000, 0.0), (100_000, 30_000, 0.5)]).unwrap();
+    let spec = LinkSpec {
+        delay: Duration::from_millis(5),
+        delay_trace: Some(Arc::new(trace)),
+        ..LinkSpec::default()
+    };
+    let mut link = LinkModel::new(spec, 3);
+    link.start_traces(Timestamp::from_micros(1_000_000));
+    let arrivals = run(&mut link, 200_000, 100, Duration::from_millis(1));
+    let (mut early, mut late, mut lost) = (0, 0, 0);
+    for (at, arrival) in arrivals.iter().enumerate() {
+        let sent = 1_000_000 + at as u64 * 1_000;
+        match arrival.map(|arrival| arrival.as_micros() - sent) {
+            None => lost += 1,
+            Some(15_000) => early += 1,
+            Some(35_000) => late += 1,
+            // The last slow ones are not overtaken.
+            Some(took) => assert!(at % 200 < 20 && took > 15_000, "{at} {took}"),
+        }
+    }
+    assert!(early > 75_000);
+    near(f64::from(late), 50_000.0, 0.02, "slow ones");
+    near(f64::from(lost), 50_000.0, 0.02, "lost ones");
+    assert_eq!(link.counters().lost, lost as u64);
 }

@@ -128,6 +128,12 @@ impl Overlay {
         }
     }
 
+    /// The traces of all links begin now.
+    pub fn start_traces(&mut self) {
+        let now = self.now;
+        self.links.values_mut().for_each(|link| link.start_traces(now));
+    }
+
     /// Makes both directions alike.
     pub fn link_both(&mut self, a: &str, b: &str, spec: &LinkSpec) {
         self.link(a, b, spec.clone());
@@ -408,7 +414,7 @@ impl Overlay {
     }
 
     fn delay(&self, from: usize, to: usize) -> Duration {
-        self.links.get(&(from, to)).map_or(Duration::ZERO, |link| link.spec().delay)
+        self.links.get(&(from, to)).map_or(Duration::ZERO, |link| link.spec().mean_delay())
     }
 
     fn number(&self, host: &str) -> usize {

@@ -49,8 +49,9 @@ pub(super) fn run(
         let departures = Departures::new(traffic.schedule(world.seed), START + traffic.start);
         if let Some(spec) = world.links.get(&link) {
             let seed = stream_seed(world.seed, &format!("{}>{}", link.0, link.1));
-            let model = || LinkModel::new(spec.clone(), seed);
-            links.entry(link.clone()).or_insert_with(model);
+            let model = links.entry(link.clone());
+            let model = model.or_insert_with(|| LinkModel::new(spec.clone(), seed));
+            model.start_traces(START);
             events.schedule(departures.due(), Next::Send(at));
         }
         flows.push(Flow {

@@ -146,6 +146,7 @@ impl Run<'_> {
     fn go(mut self, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
         let world = self.world;
         self.begun = self.overlay.now().since(START);
+        self.overlay.start_traces();
         for (&flow, traffic) in self.flows.iter().zip(&world.traffic) {
             self.overlay.send(flow, self.begun + traffic.start, self.begun + traffic.stop);
         }

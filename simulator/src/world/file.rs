@@ -19,6 +19,8 @@ pub(super) struct WorldFile {
     pub(super) run: RunTable,
     #[serde(default)]
     pub(super) pop: Vec<PopTable>,
+    pub(super) pops: Option<Spanned<PopsTable>>,
+    pub(super) links: Option<Spanned<LinksTable>>,
     #[serde(default)]
     pub(super) link: Vec<Spanned<LinkTable>>,
     #[serde(default)]
@@ -93,6 +95,39 @@ pub(super) struct PopTable {
     pub(super) population: Option<u64>,
 }
 
+/// `[pops]`: PoPs from a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PopsTable {
+    pub(super) from: String,
+    pub(super) pick: Option<Pick>,
+}
+
+/// Which places of a file become PoPs.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "pick is a number of places, their names as in [\"fra\", \"sgp\"], or \
+                 { regions = […], countries = […], providers = […] }"
+)]
+pub(super) enum Pick {
+    Spread(usize),
+    Named(Vec<String>),
+    Labelled(PickTable),
+}
+
+/// `pick = {}`: those that have one of each list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PickTable {
+    #[serde(default)]
+    pub(super) regions: Vec<String>,
+    #[serde(default)]
+    pub(super) countries: Vec<String>,
+    #[serde(default)]
+    pub(super) providers: Vec<String>,
+}
+
 /// `["a", "b"]`: both directions; `"a>b"`: one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LinkName {
@@ -140,6 +175,8 @@ macro_rules! with_link_keys {
             loss_bad: Option<Share>,
             loss_good: Option<Share>,
             rate: Option<BitRate>,
+            rate_trace: Option<String>,
+            delay_trace: Option<String>,
             queue: Option<Bytes>,
             reorder: Option<Share>,
             reorder_by: Option<Span>,
@@ -161,6 +198,8 @@ macro_rules! with_link_keys {
                     loss_bad: self.loss_bad,
                     loss_good: self.loss_good,
                     rate: self.rate,
+                    rate_trace: self.rate_trace.clone(),
+                    delay_trace: self.delay_trace.clone(),
                     queue: self.queue,
                     reorder: self.reorder,
                     reorder_by: self.reorder_by,
@@ -174,7 +213,7 @@ macro_rules! with_link_keys {
 }
 
 /// The keys of a link model, those that were written.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct LinkKeys {
     pub(super) delay: Option<Span>,
     pub(super) jitter: Option<Span>,
@@ -185,6 +224,8 @@ pub(super) struct LinkKeys {
     pub(super) loss_bad: Option<Share>,
     pub(super) loss_good: Option<Share>,
     pub(super) rate: Option<BitRate>,
+    pub(super) rate_trace: Option<String>,
+    pub(super) delay_trace: Option<String>,
     pub(super) queue: Option<Bytes>,
     pub(super) reorder: Option<Share>,
     pub(super) reorder_by: Option<Span>,
@@ -200,6 +241,36 @@ with_link_keys! {
         from: Option<String>,
         to: Option<String>,
     }
+}
+
+with_link_keys! {
+    /// `[links]`: links from files or from distances.
+    LinksTable {
+        matrix: Option<String>,
+        topology: Option<String>,
+        distance: Option<DistanceTable>,
+        nearest: Option<usize>,
+    }
+}
+
+/// `distance = {}`: how long light takes.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DistanceTable {
+    /// How much longer the way is than the shortest one over the globe.
+    #[serde(default = "usual_factor")]
+    pub(super) factor: f64,
+}
+
+impl Default for DistanceTable {
+    fn default() -> Self {
+        Self { factor: usual_factor() }
+    }
+}
+
+/// The median of the measured round trips between cities is near it.
+fn usual_factor() -> f64 {
+    1.6
 }
 
 with_link_keys! {

@@ -3,10 +3,12 @@
 //!
 //! The file format is described in the crate's README.md and only ever extended.
 
+pub mod builtin;
 mod check;
 mod error;
 mod file;
 mod quantity;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -282,14 +284,16 @@ impl World {
         Self::parse(&file, &text)
     }
 
-    /// Checks the text of a world file; `file` is its name in errors.
+    /// Checks the text of a world file; `file` is its name in errors, and files that it names are
+    /// relative to the directory of `file`.
     ///
     /// # Errors
     ///
     /// As [`Self::load`].
     pub fn parse(file: &str, text: &str) -> Result<Self, WorldError> {
         let read = toml::from_str(text).map_err(|error| Fault::from_toml(&error));
-        read.and_then(check::world).map_err(|fault| fault.locate(file, text))
+        let sources = source::Sources::beside(file);
+        read.and_then(|read| check::world(read, sources)).map_err(|fault| fault.locate(file, text))
     }
 
     /// The PoPs that `pop` has a link to or from.

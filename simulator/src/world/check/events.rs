@@ -12,6 +12,7 @@ use super::{Checked, Pops};
 use crate::link::LinkSpec;
 use crate::world::error::{Fault, hint};
 use crate::world::file::{EventTable, LinkKeys, LinkName, Place};
+use crate::world::source::Sources;
 use crate::world::{Event, Happening, LinkId, Traffic};
 
 pub(super) fn check_events(
@@ -20,6 +21,7 @@ pub(super) fn check_events(
     links: &BTreeMap<LinkId, LinkSpec>,
     traffic: &[Traffic],
     duration: Duration,
+    sources: &mut Sources,
 ) -> Checked<Vec<Event>> {
     let mut events = Vec::with_capacity(tables.len());
     for table in tables {
@@ -35,7 +37,7 @@ pub(super) fn check_events(
                 events.extend(congestion(congest, table.at.0, pops, links, &at)?);
             }
             _ => {
-                let event = event(&table, pops, links, traffic, &at)?;
+                let event = event(&table, pops, (links, traffic), &at, sources)?;
                 check_joins(&event, &events, traffic, &at)?;
                 events.push(event);
             }
@@ -48,9 +50,9 @@ pub(super) fn check_events(
 fn event(
     table: &EventTable,
     pops: &Pops,
-    links: &BTreeMap<LinkId, LinkSpec>,
-    traffic: &[Traffic],
+    (links, traffic): (&BTreeMap<LinkId, LinkSpec>, &[Traffic]),
     at: &Range<usize>,
+    sources: &mut Sources,
 ) -> Checked<Event> {
     let fault = |message: String| Fault::new(at.clone(), message);
     let keys = table.link_keys();
@@ -92,7 +94,7 @@ fn event(
     } else {
         let changed = table.degrade.as_ref().map(named).transpose()?.unwrap_or_default();
         let changed = changed.into_iter().map(|id| {
-            let spec = apply(&keys, &links[&id], at)?;
+            let spec = apply(&keys, &links[&id], at, sources)?;
             Ok((id, spec))
         });
         Happening::Degrade(changed.collect::<Checked<_>>()?)

@@ -1,35 +1,50 @@
-//! Links: `[[link]]`, and the keys of a link model wherever they stand.
+//! Links: `[[link]]` over those of `[links]`, and the keys of a link model wherever they stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
 
+use super::made::{Unlinked, make_links};
 use super::{Checked, Pops};
 use crate::link::{Chain, LinkSpec, Loss, Rate};
 use crate::world::LinkId;
-use crate::world::error::Fault;
-use crate::world::file::{LinkKeys, LinkName, LinkTable};
+use crate::world::error::{Fault, WorldError};
+use crate::world::file::{LinkKeys, LinkName, LinkTable, LinksTable};
 use crate::world::quantity::{BitRate, Burst, Bytes, Share, Span};
+use crate::world::source::Sources;
 
 pub(super) fn check_links(
     tables: Vec<Spanned<LinkTable>>,
+    made: Option<Spanned<LinksTable>>,
     pops: &Pops,
+    sources: &mut Sources,
 ) -> Checked<BTreeMap<LinkId, LinkSpec>> {
     let mut links = BTreeMap::new();
+    let unlinked = match &made {
+        Some(made) => make_links(made, pops, sources, &mut links)?,
+        None => Vec::new(),
+    };
+    let mut described = BTreeSet::new();
     for table in tables {
         let at = table.span();
         let table = table.into_inner();
-        let spec = apply(&table.link_keys(), &LinkSpec::default(), &at)?;
         for link in ends_of(&table, pops, &at)? {
-            let (from, to) = link.clone();
-            if links.insert(link, spec.clone()).is_some() {
+            let base = links.get(&link).cloned().unwrap_or_default();
+            let spec = apply(&table.link_keys(), &base, &at, sources)?;
+            if !described.insert(link.clone()) {
+                let (from, to) = link;
                 let message = format!("the link {from}>{to} is described twice");
                 return Err(Fault::new(at, message));
             }
+            links.insert(link, spec);
         }
     }
-    Ok(links)
+    let alone = |pop: &&Unlinked| !described.iter().any(|(a, b)| *a == pop.id || *b == pop.id);
+    match unlinked.iter().find(alone) {
+        Some(pop) => Err(Fault::new(pop.at.clone(), pop.why.clone())),
+        None => Ok(links),
+    }
 }
 
 fn ends_of(table: &LinkTable, pops: &Pops, at: &Range<usize>) -> Checked<Vec<LinkId>> {
@@ -47,10 +62,29 @@ fn ends_of(table: &LinkTable, pops: &Pops, at: &Range<usize>) -> Checked<Vec<Lin
 }
 
 /// `base` with the keys that were written.
-pub(super) fn apply(keys: &LinkKeys, base: &LinkSpec, at: &Range<usize>) -> Checked<LinkSpec> {
+pub(super) fn apply(
+    keys: &LinkKeys,
+    base: &LinkSpec,
+    at: &Range<usize>,
+    sources: &mut Sources,
+) -> Checked<LinkSpec> {
     let span = |key: Option<Span>, old| key.map_or(old, |Span(new)| new);
     let share = |key: Option<Share>, old| key.map_or(old, |Share(new)| new);
-    let rate = match (keys.rate, keys.queue) {
+    let traced = |error: WorldError| Fault::new(at.clone(), error.to_string());
+    let rate_trace = match (&keys.rate_trace, keys.rate) {
+        (Some(_), Some(_)) => {
+            return Err(Fault::new(at.clone(), "write either rate or rate_trace"));
+        }
+        (Some(name), None) => Some(sources.rate_trace(name).map_err(traced)?),
+        (None, Some(_)) => None,
+        (None, None) => base.rate_trace.clone(),
+    };
+    let mean = keys.rate_trace.as_ref().and(rate_trace.as_ref()).map(|trace| BitRate(trace.mean()));
+    let delay_trace = match &keys.delay_trace {
+        Some(name) => Some(sources.delay_trace(name).map_err(traced)?),
+        None => base.delay_trace.clone(),
+    };
+    let rate = match (keys.rate.or(mean), keys.queue) {
         (Some(BitRate(rate)), None) => Some(Rate::with_default_queue(rate)),
         (Some(BitRate(bits_per_second)), Some(Bytes(queue))) => {
             Some(Rate { bits_per_second, queue })
@@ -74,6 +108,8 @@ pub(super) fn apply(keys: &LinkKeys, base: &LinkSpec, at: &Range<usize>) -> Chec
         jitter: span(keys.jitter, base.jitter),
         loss: loss(keys, base.loss).map_err(|message| Fault::new(at.clone(), message))?,
         rate,
+        rate_trace,
+        delay_trace,
         reorder: share(keys.reorder, base.reorder),
         reorder_by: span(keys.reorder_by, base.reorder_by),
         duplicate: share(keys.duplicate, base.duplicate),
