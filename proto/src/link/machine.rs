@@ -215,6 +215,7 @@ impl Link {
             jitter_rx: self.delay_rx.jitter(),
             queueing_tx: self.delay_tx.queueing(),
             loss_tx: self.loss_tx.loss(),
+            loss_tx_at_most: self.loss_tx.loss_at_most(),
             loss_rx: self.loss_rx.loss(),
             burst_tx: self.loss_tx.burst(),
             rate_bps: self.rate.rate_bps(),

@@ -154,6 +154,8 @@ pub struct Quality {
     pub queueing_tx: Duration,
     /// Share of datagrams lost, 0 to 1.
     pub loss_tx: f32,
+    /// What that may well be, as long as little is known of a loss that has worsened.
+    pub loss_tx_at_most: f32,
     /// Share of datagrams lost, 0 to 1.
     pub loss_rx: f32,
     /// Mean length of a burst of losses, in datagrams; at least 1.

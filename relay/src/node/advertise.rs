@@ -1,7 +1,9 @@
 //! What of a relay's link measurements is worth telling the others, and when.
 //!
-//! A link that came or went, or carries only smaller packets than before, is told at once; so is
-//! another significant change, but on average at most twice a second; all of it once a minute.
+//! A link that came or went, or carries only smaller packets than before, is told at once; all of it
+//! once a minute. What else matters to a route, its metric, is rationed: on average at most two
+//! statements a second, of which a reserve is for links that turned worse. Those are told without
+//! delay, too: others leave them for it, while what has become better can wait.
 //! Deltas are cumulative: each holds every link that differs from the last full
 //! statement, so a reader needs only that and the newest delta.
 
@@ -10,14 +12,18 @@ use std::time::Duration;
 
 use tradewind_proto::statement::LinkStatement;
 use tradewind_proto::units::{PopKey, Timestamp};
+use tradewind_router::metric::{Cost, MetricTerms};
 
 /// How often everything is told.
 pub const FULL_INTERVAL: Duration = Duration::from_secs(60);
-/// Of deltas that are not about links coming or going, at most so many ...
-const DELTAS: usize = 4;
-/// ... in this time: the first estimates of a link that turned bad may be far from the truth, ...
-const DELTA_INTERVAL: Duration = Duration::from_secs(2);
-/// ... so that each is given this time to get nearer.
+/// Deltas that are not about links coming or going are spent from a ration of so many, ...
+const RATION: u32 = 8;
+/// ... one of which is added in this time; ...
+const REFILL: Duration = Duration::from_millis(500);
+/// ... so many are kept for links that turned worse.
+const RESERVE: u32 = 4;
+/// The first estimates of a change may be far from the truth: others wait so long after the last
+/// delta, so that each is given this time to get nearer.
 const DELTA_GAP: Duration = Duration::from_millis(100);
 
 /// What to state now.
@@ -51,8 +57,10 @@ pub struct Advertiser {
     full: Option<(u32, Timestamp, BTreeMap<PopKey, LinkStatement>)>,
     /// What the others know by now.
     told: BTreeMap<PopKey, LinkStatement>,
-    /// When something was told the last times, the latest first.
-    told_at: [Timestamp; DELTAS],
+    /// When something was told last.
+    told_at: Timestamp,
+    /// When the ration will be whole again.
+    whole_at: Timestamp,
     full_wanted: bool,
 }
 
@@ -76,11 +84,19 @@ impl Advertiser {
             return Some(self.state_all(links, now));
         }
         let news = self.news(links)?;
-        let [latest, .., oldest] = self.told_at.map(|at| now.since(at));
-        if news == News::Significant && (latest < DELTA_GAP || oldest < DELTA_INTERVAL) {
-            return None;
-        }
-        Some(self.state_changes(links, now))
+        let may_tell = match news {
+            News::Urgent => true,
+            News::Worse => self.has_left(1, now),
+            News::Significant => {
+                now.since(self.told_at) >= DELTA_GAP && self.has_left(RESERVE + 1, now)
+            }
+        };
+        may_tell.then(|| self.state_changes(links, now))
+    }
+
+    /// Whether so much of the ration is left.
+    fn has_left(&self, statements: u32, now: Timestamp) -> bool {
+        self.whole_at.since(now) <= REFILL * (RATION - statements)
     }
 
     /// When to poll again at the latest.
@@ -126,8 +142,8 @@ impl Advertiser {
     }
 
     fn note_told(&mut self, now: Timestamp) {
-        self.told_at.rotate_right(1);
-        self.told_at[0] = now;
+        self.told_at = now;
+        self.whole_at = (self.whole_at.max(now) + REFILL).min(now + REFILL * RATION);
     }
 
     /// The most urgent difference between what was told and what is.
@@ -141,37 +157,37 @@ impl Advertiser {
         if gone || turned {
             return Some(News::Urgent);
         }
-        let significant = links
-            .iter()
-            .any(|(peer, link)| self.told.get(peer).is_none_or(|told| differs(told, link)));
-        significant.then_some(News::Significant)
+        let changed = |(peer, link)| match self.told.get(peer) {
+            Some(told) if dearer(told, link) => Some(News::Worse),
+            Some(told) if !differs(told, link) => None,
+            _ => Some(News::Significant),
+        };
+        links.iter().filter_map(changed).min()
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The most urgent first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
     Urgent,
+    Worse,
     Significant,
 }
 
-/// Whether `now` is far enough from `told` to matter to a route: 2 ms and a tenth of the delay, a
-/// percentage point and a quarter of the loss, a tenth of the capacity.
+/// Whether `now` is far enough from `told` to matter to a route.
 fn differs(told: &LinkStatement, now: &LinkStatement) -> bool {
-    let delay = now.delay_micros.abs_diff(told.delay_micros);
-    let jitter = now.jitter.abs_diff(told.jitter);
-    let loss = (now.loss - told.loss).abs();
-    let capacity = now.capacity_kbps.abs_diff(told.capacity_kbps);
-    // Load matters only as a share of a known capacity.
-    let load = if now.capacity_kbps > 0 { now.load_kbps.abs_diff(told.load_kbps) } else { 0 };
     now.up != told.up
         || now.cost != told.cost
         || now.max_packet != told.max_packet
-        || delay > 2_000.max(told.delay_micros.unsigned_abs() / 10)
-        || jitter > Duration::from_millis(3).max(told.jitter / 2)
-        || loss > 0.01_f32.max(told.loss / 4.0)
-        || (told.loss == 0.0) != (now.loss == 0.0) && loss > 0.002
-        || capacity > told.capacity_kbps / 10
-        || load > now.capacity_kbps / 10
+        || (told.loss == 0.0) != (now.loss == 0.0) && (now.loss - told.loss).abs() > 0.002
+        || dearer(told, now)
+        || dearer(now, told)
+}
+
+/// Whether the metric of `now` is more than that of `told` by 2 ms and a tenth.
+fn dearer(told: &LinkStatement, now: &LinkStatement) -> bool {
+    let [told, now] = [told, now].map(|link| MetricTerms::of(link).total());
+    now - told > Cost::from_micros(2_000).max(told.percent(10))
 }
 
 #[cfg(test)]
@@ -222,26 +238,53 @@ mod tests {
     }
 
     #[test]
-    fn significant_changes_are_told_at_most_twice_a_second() {
-        let mut advertiser = started(&[link(A, 20), link(B, 5)]);
-        let told = |advertiser: &mut Advertiser, delay, millis| {
-            advertiser.poll(&links(&[link(A, delay), link(B, 6)]), at(millis))
-        };
-        assert_eq!(told(&mut advertiser, 30, 50), None, "it may change further");
-        assert_eq!(
-            told(&mut advertiser, 40, 100),
-            Some(Advert::Delta { seq: 2, base: 1, links: vec![link(A, 40)], removed: vec![] })
-        );
-        let mut deltas = Vec::new();
-        for step in 0..1_000 {
-            let (delay, millis) = (if step % 2 == 0 { 80 } else { 20 }, 110 + 10 * step);
-            if told(&mut advertiser, delay, millis).is_some() {
-                deltas.push(millis);
+    fn a_link_that_is_better_is_told_after_a_while_and_one_that_is_worse_at_once() {
+        for (delay, at_once) in [(15, false), (30, true)] {
+            let mut advertiser = started(&[link(A, 20), link(B, 5)]);
+            let links = links(&[link(A, delay), link(B, 6)]);
+            let delta =
+                Advert::Delta { seq: 2, base: 1, links: vec![link(A, delay)], removed: vec![] };
+            assert_eq!(advertiser.poll(&links, at(50)).is_some(), at_once, "{delay}");
+            if !at_once {
+                assert_eq!(advertiser.poll(&links, at(100)), Some(delta));
             }
         }
-        assert!(deltas.windows(2).all(|two| two[1] - two[0] >= 100), "{deltas:?}");
-        assert!(deltas.windows(5).all(|five| five[4] - five[0] >= 2_000), "{deltas:?}");
-        assert!((18..=22).contains(&deltas.len()), "{deltas:?}");
+    }
+
+    #[test]
+    fn changes_are_told_at_most_twice_a_second_and_worse_news_even_after_much_else() {
+        let mut advertiser = started(&[link(A, 100), link(B, 5)]);
+        let mut told = Vec::new();
+        for step in 0..6_000 {
+            let millis = 10 + 10 * step;
+            let delay = if step % 2 == 0 { 30 } else { 100 };
+            if advertiser.poll(&links(&[link(A, delay), link(B, 5)]), at(millis)).is_some() {
+                told.push(millis);
+            }
+        }
+        assert!((110..=130).contains(&told.len()), "{} in a minute", told.len());
+        let most = RATION as usize;
+        assert!(told.windows(most + 1).all(|some| some[most] - some[0] >= 500), "{told:?}");
+
+        let mut advertiser = started(&[link(A, 100), link(B, 5)]);
+        let mut told =
+            |a, b, millis| advertiser.poll(&links(&[link(A, a), link(B, b)]), at(millis)).is_some();
+        for (nth, delay) in [80, 60, 40, 20].into_iter().enumerate() {
+            assert_eq!(told(delay, 5, 100 + 100 * nth as u64), nth < 3, "{delay} ms");
+        }
+        for (nth, delay) in [10, 20, 40, 80].into_iter().enumerate() {
+            assert!(told(40, delay, 410 + 10 * nth as u64), "{delay} ms");
+        }
+    }
+
+    #[test]
+    fn what_changes_no_metric_is_not_told() {
+        let clean = link(A, 20);
+        let busy = LinkStatement { capacity_kbps: 10_000, load_kbps: 7_000, ..clean };
+        assert!(!differs(&clean, &busy), "there is room");
+        assert!(differs(&clean, &LinkStatement { load_kbps: 9_500, ..busy }));
+        assert!(dearer(&clean, &LinkStatement { loss: 0.2, burst: 1.25, ..clean }));
+        assert!(!dearer(&clean, &LinkStatement { loss: 0.005, ..clean }));
     }
 
     #[test]

@@ -464,7 +464,7 @@ impl<T: Trust> Control<T> {
             delay_micros: normalised(quality.raw_delay_tx?, &own, &theirs, now),
             jitter: quality.jitter_tx,
             rtt,
-            loss: quality.loss_tx,
+            loss: quality.loss_tx_at_most,
             burst: quality.burst_tx,
             capacity_kbps: quality.capacity_bps.map_or(0, kbps),
             load_kbps: kbps(quality.load_bps),
