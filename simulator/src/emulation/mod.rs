@@ -17,6 +17,9 @@ use crate::script::{self, Stage};
 use crate::traffic::{Receiver, Sender, Ways};
 use crate::world::{Event, LinkId, Traffic, World};
 
+/// Each flow has three sockets and two threads of its own here.
+const MAX_FLOWS: usize = 256;
+
 /// How long relays may take until every flow has a route.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -36,6 +39,11 @@ pub fn run(
     host: &dyn RelayHost,
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Outcome> {
+    let flows = world.traffic.len();
+    anyhow::ensure!(
+        flows <= MAX_FLOWS,
+        "{flows} flows are too many for real sockets, at most {MAX_FLOWS}: run the world in virtual time"
+    );
     let clock = Clock::start();
     let mut emulator = Emulator::start(world, clock).context("can't start the emulator")?;
     let meters = Meters::start(world, &mut emulator, clock).context("can't open the meters")?;

@@ -25,6 +25,10 @@ pub(super) struct WorldFile {
     pub(super) link: Vec<Spanned<LinkTable>>,
     #[serde(default)]
     pub(super) traffic: Vec<Spanned<TrafficTable>>,
+    #[serde(default)]
+    pub(super) demand: Vec<Spanned<DemandTable>>,
+    #[serde(default)]
+    pub(super) calls: Vec<Spanned<CallsTable>>,
     pub(super) recovery: Option<Spanned<RecoveryTable>>,
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicyRule>>,
@@ -287,12 +291,13 @@ with_link_keys! {
         degrade: Option<LinkName>,
         isolate: Option<AreaTable>,
         congest: Option<CongestTable>,
+        crowd: Option<CrowdTable>,
     }
 }
 
 impl EventTable {
     /// What can happen.
-    pub(super) const DEEDS: [&str; 10] = [
+    pub(super) const DEEDS: [&str; 11] = [
         "kill",
         "kill_relay_of",
         "restart",
@@ -303,13 +308,19 @@ impl EventTable {
         "degrade",
         "isolate",
         "congest",
+        "crowd",
     ];
 
     /// How many of [`Self::DEEDS`] were written.
     pub(super) fn count(&self) -> usize {
         let pops = [&self.kill, &self.kill_relay_of, &self.restart, &self.drain, &self.join];
         let links = [&self.cut, &self.degrade];
-        let others = [self.restore.is_some(), self.isolate.is_some(), self.congest.is_some()];
+        let others = [
+            self.restore.is_some(),
+            self.isolate.is_some(),
+            self.congest.is_some(),
+            self.crowd.is_some(),
+        ];
         pops.iter().filter(|deed| deed.is_some()).count()
             + links.iter().filter(|deed| deed.is_some()).count()
             + others.into_iter().filter(|deed| *deed).count()
@@ -350,6 +361,16 @@ impl CongestTable {
             pops: self.pops.clone(),
         }
     }
+}
+
+/// `crowd = {}`: more of a table's flows for a while.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CrowdTable {
+    pub(super) of: String,
+    pub(super) times: u32,
+    #[serde(rename = "for")]
+    pub(super) lasting: Span,
 }
 
 /// A link or an area.
@@ -475,6 +496,58 @@ with_flow_keys! {
         name: Option<String>,
         from: String,
         to: String,
+    }
+}
+
+with_flow_keys! {
+    /// `[[demand]]`
+    DemandTable {
+        name: Option<String>,
+        matrix: String,
+        flows: Option<usize>,
+        total: Option<BitRate>,
+    }
+}
+
+/// `[[calls]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CallsTable {
+    pub(super) name: Option<String>,
+    pub(super) matrix: String,
+    pub(super) arrivals: f64,
+    pub(super) median: Span,
+    pub(super) sigma: Option<f64>,
+    #[serde(default)]
+    pub(super) one_way: bool,
+    pub(super) video: Option<Share>,
+    pub(super) video_rate: Option<BitRate>,
+    policy: Option<String>,
+    #[serde(default)]
+    redundancy: Redundancy,
+    start: Option<Span>,
+    stop: Option<Span>,
+    #[serde(default)]
+    assert: LimitsTable,
+}
+
+impl CallsTable {
+    /// What all flows of calls have in common.
+    pub(super) fn flow_keys(&self) -> FlowKeys<'_> {
+        FlowKeys {
+            class: Class::default(),
+            size: None,
+            rate: None,
+            pps: None,
+            shape: None,
+            video: None,
+            deadline: None,
+            policy: self.policy.as_deref(),
+            redundancy: self.redundancy,
+            start: self.start,
+            stop: self.stop,
+            assert: self.assert,
+        }
     }
 }
 

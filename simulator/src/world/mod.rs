@@ -265,6 +265,8 @@ impl World {
     pub const MAX_POPS: usize = 1_000;
     /// The PoPs that a relay dials first where others are learned.
     const FIRST_PEERS: usize = 3;
+    /// The most flows.
+    pub const MAX_FLOWS: usize = 100_000;
     /// The most packets of one flow.
     pub const MAX_PACKETS: u64 = 50_000_000;
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::link::{Loss, Rate};
 use crate::traffic::Video;
@@ -200,6 +202,172 @@ fn relays_join_and_leave() {
     let world = parsed(&text);
     assert_eq!(world.joining().into_iter().collect::<Vec<_>>(), [&id("mad")]);
     assert_eq!(world.events[1].what, Happening::Drain(id("mad")));
+}
+
+/// The good world with populations, ten seconds long, and these tables.
+fn peopled(tables: &str) -> String {
+    let mut text = GOOD.to_owned();
+    for (pop, people) in [("fra", 6_000), ("sgp", 3_000), ("mad", 1_000)] {
+        let id = format!("id = \"{pop}\"");
+        text = text.replace(&id, &format!("{id}\npopulation = {people}"));
+    }
+    text + tables
+}
+
+fn ends(flows: &[&Traffic], from: &str, to: &str) -> usize {
+    flows.iter().filter(|flow| flow.from == id(from) && flow.to == id(to)).count()
+}
+
+#[test]
+fn a_demand_becomes_flows_by_gravity() {
+    let table =
+        "[[demand]]\nname = \"web\"\nmatrix = \"gravity\"\nflows = 540\npps = 10\nsize = 500";
+    let text = peopled(table);
+    let world = parsed(&text);
+    let flows: Vec<_> = world.traffic.iter().filter(|flow| flow.group.is_some()).collect();
+    // 6 * 3, 6 * 1 and 3 * 1, each way: 54 in all.
+    let expected =
+        [("fra", "sgp", 180), ("sgp", "fra", 180), ("fra", "mad", 60), ("mad", "sgp", 30)];
+    for (from, to, count) in expected {
+        assert!(ends(&flows, from, to).abs_diff(count) <= 1, "{from}>{to}");
+    }
+    assert_eq!((flows.len(), world.rows().len()), (540, 3));
+    assert_eq!(world.rows()[2].0, "web");
+    let starts: BTreeSet<_> = flows.iter().map(|flow| flow.start).collect();
+    assert!(starts.len() > 500 && starts.iter().all(|start| *start < Duration::from_secs(1)));
+    assert_eq!(parsed(&text), world);
+    assert_ne!(parsed(&text.replace("seed = 7", "seed = 8")).traffic, world.traffic);
+}
+
+#[test]
+fn a_demand_is_so_many_flows_or_so_much_in_all() {
+    let flows = |keys: &str| {
+        let table = format!("[[demand]]\nname = \"d\"\nmatrix = \"uniform\"\nsize = 1000\n{keys}");
+        let world = parsed(&peopled(&table));
+        let flows: Vec<_> = world.traffic.into_iter().filter(|flow| flow.group.is_some()).collect();
+        (flows.len(), flows[0].interval)
+    };
+    let millis = Duration::from_millis;
+    assert_eq!(flows("total = \"8Mbit\"\nflows = 10"), (10, millis(10)));
+    assert_eq!(flows("total = \"8Mbit\"\npps = 100"), (10, millis(10)));
+    assert_eq!(flows("flows = 10\nrate = \"800kbit\""), (10, millis(10)));
+}
+
+#[test]
+fn calls_come_at_random_and_last_lognormally() {
+    let table = "[[calls]]\nname = \"talk\"\nmatrix = \"gravity\"\narrivals = 300\nmedian = \"1s\"\n\
+                 sigma = 0.5\nvideo = \"25%\"";
+    let world = parsed(&peopled(table));
+    let of = |group: &str| {
+        let ours = |flow: &&Traffic| flow.group.as_deref() == Some(group);
+        world.traffic.iter().filter(ours).collect::<Vec<_>>()
+    };
+    let (audio, video) = (of("talk audio"), of("talk video"));
+    // Both ways; 3,000 calls with a deviation of 55.
+    assert!((5_600..6_400).contains(&audio.len()), "{}", audio.len());
+    let share = video.len() as f64 / audio.len() as f64;
+    assert!((0.22..0.28).contains(&share), "{share}");
+    assert_eq!(ends(&audio, "fra", "sgp"), ends(&audio, "sgp", "fra"));
+    assert!((0.3..0.37).contains(&(ends(&audio, "fra", "sgp") as f64 / audio.len() as f64)));
+    // Those that the end of the run does not cut short.
+    let early = audio.iter().filter(|flow| flow.start < Duration::from_secs(4));
+    let mut lasted: Vec<_> = early.map(|flow| flow.stop - flow.start).collect();
+    lasted.sort();
+    let quantile = |q: f64| lasted[(q * lasted.len() as f64) as usize].as_secs_f64();
+    assert!((0.93..1.07).contains(&quantile(0.5)), "{}", quantile(0.5));
+    // One deviation up: e^0.5.
+    assert!((1.5..1.8).contains(&quantile(0.841)), "{}", quantile(0.841));
+    assert!(world.traffic.iter().all(|flow| flow.stop <= world.duration));
+    assert!(audio.iter().all(|flow| flow.class == Class::Audio && flow.size == 172));
+    assert!(video.iter().all(|flow| matches!(flow.shape, Shape::Video(_))));
+}
+
+#[test]
+fn a_crowd_makes_more_of_a_table_for_a_while() {
+    let tables = "[[demand]]\nname = \"web\"\nmatrix = \"uniform\"\nflows = 10\npps = 10\nsize = 500\n\
+                  [[calls]]\nname = \"talk\"\nmatrix = \"uniform\"\narrivals = 100\nmedian = \"1s\"\n\
+                  one_way = true\n";
+    let crowd = |of: &str| {
+        format!("[[event]]\nat = \"4s\"\ncrowd = {{ of = \"{of}\", times = 5, for = \"2s\" }}\n")
+    };
+    let during = |of: &str, group: &str| {
+        let world = parsed(&(peopled(tables) + &crowd(of)));
+        let crowds = world.events.iter().filter(|event| event.what == Happening::Crowd);
+        assert_eq!(crowds.count(), 1);
+        let (from, to) = (Duration::from_secs(4), Duration::from_secs(6));
+        let begins = |flow: &&Traffic| (from..to).contains(&flow.start);
+        let ours = world.traffic.iter().filter(|flow| flow.group.as_deref() == Some(group));
+        ours.filter(begins).map(|flow| flow.stop).collect::<Vec<_>>()
+    };
+    assert_eq!(during("web", "web"), [Duration::from_secs(6); 40]);
+    assert_eq!(during("media", "media"), [Duration::from_secs(6); 4]);
+    // 200 without a crowd.
+    let calls = during("talk", "talk audio").len();
+    assert!((850..1_150).contains(&calls), "{calls}");
+}
+
+#[test]
+fn traffic_of_a_pop_that_joins_waits_for_it() {
+    let table = "[[demand]]\nname = \"web\"\nmatrix = \"uniform\"\nflows = 60\npps = 10\nsize = 500\n\
+                 [[event]]\nat = \"6s\"\njoin = \"mad\"\n";
+    let world = parsed(&peopled(table));
+    let touches = |flow: &&Traffic| flow.from == id("mad") || flow.to == id("mad");
+    let (late, early): (Vec<_>, Vec<_>) =
+        world.traffic.iter().filter(|flow| flow.group.is_some()).partition(touches);
+    assert_eq!((late.len(), early.len()), (40, 20));
+    assert!(late.iter().all(|flow| flow.start == Duration::from_secs(6)));
+    assert!(early.iter().all(|flow| flow.start < Duration::from_secs(1)));
+}
+
+/// What is wrong with a table of traffic.
+const BROKEN_DEMANDS: &[(&str, &str)] = &[
+    ("[[demand]]\nmatrix = \"gravty\"\nflows = 1\npps = 9\nsize = 99", "did you mean \"gravity\"?"),
+    ("[[demand]]\nmatrix = \"gravity\"\nflows = 1\npps = 9\nsize = 99", "fra has none"),
+    ("[[demand]]\nmatrix = \"uniform\"\nflows = 1\nsize = 99", "[[demand]] needs two of: flows"),
+    ("[[demand]]\nmatrix = \"uniform\"\ntotal = 9\nsize = 99", "[[demand]] needs two of: flows"),
+    ("[[demand]]\nmatrix = \"uniform\"\nflows = 0\npps = 9\nsize = 99", "1 to 100000 flows, not 0"),
+    ("[[demand]]\nmatrix = \"uniform\"\nflow = 1\npps = 9\nsize = 99", "did you mean \"flows\"?"),
+    (
+        "[[demand]]\nname = \"media\"\nmatrix = \"uniform\"\nflows = 1\npps = 9\nsize = 99",
+        "a second [[demand]] named \"media\"",
+    ),
+    ("[[calls]]\nmatrix = \"uniform\"\narrivals = 1", "missing field `median`"),
+    ("[[calls]]\nmatrix = \"uniform\"\narrivals = 0\nmedian = \"1m\"", "0 calls a second"),
+    ("[[calls]]\nmatrix = \"uniform\"\narrivals = 1\nmedian = \"1ms\"", "calls last 100ms to 1day"),
+    (
+        "[[calls]]\nmatrix = \"uniform\"\narrivals = 1\nmedian = \"1m\"\nsigma = 9",
+        "sigma is 0 to 3",
+    ),
+    (
+        "[[calls]]\nmatrix = \"uniform\"\narrivals = 1\nmedian = \"1m\"\nvideo_rate = 9000",
+        "without video",
+    ),
+    (
+        "[[calls]]\nmatrix = \"uniform\"\narrivals = 10000\nmedian = \"1m\"\nvideo = 1",
+        "more than 100000 flows",
+    ),
+    (
+        "[[event]]\nat = \"1s\"\ncrowd = { of = \"medai\", times = 2, for = \"1s\" }",
+        "did you mean \"media\"?",
+    ),
+    (
+        "[[event]]\nat = \"1s\"\ncrowd = { of = \"media\", times = 1, for = \"1s\" }",
+        "2 to 100 times",
+    ),
+    (
+        "[[event]]\nat = \"1s\"\ncrowd = { of = \"media\", times = 2, for = \"10s\" }",
+        "not within the run's 10s",
+    ),
+    ("[[event]]\nat = \"1s\"\ncrowd = { of = \"media\", times = 2 }", "missing field `for`"),
+];
+
+#[test]
+fn what_is_wrong_with_demands_is_said_in_one_sentence() {
+    for (table, wanted) in BROKEN_DEMANDS {
+        let error = World::parse("world.toml", &format!("{GOOD}{table}")).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{table}:\n got {error}\nwant {wanted}");
+        assert!(error.starts_with("world.toml:"), "{error}");
+    }
 }
 
 #[test]

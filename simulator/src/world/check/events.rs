@@ -12,6 +12,7 @@ use super::{Checked, Pops};
 use crate::link::LinkSpec;
 use crate::world::error::{Fault, hint};
 use crate::world::file::{EventTable, LinkKeys, LinkName, Place};
+use crate::world::quantity::Span;
 use crate::world::source::Sources;
 use crate::world::{Event, Happening, LinkId, Traffic};
 
@@ -91,6 +92,10 @@ fn event(
         let area = Area::find(area, pops, at)?;
         title = Some(format!("cut {} off from the rest", area.name));
         Happening::Cut(area.border(links, at)?)
+    } else if let Some(crowd) = &table.crowd {
+        let Span(lasting) = crowd.lasting;
+        title = Some(format!("{} times as much of \"{}\" for {lasting:?}", crowd.times, crowd.of));
+        Happening::Crowd
     } else {
         let changed = table.degrade.as_ref().map(named).transpose()?.unwrap_or_default();
         let changed = changed.into_iter().map(|id| {

@@ -5,6 +5,7 @@ mod events;
 mod flow;
 mod links;
 mod made;
+mod matrix;
 mod pops;
 mod traffic;
 
@@ -23,7 +24,7 @@ use events::check_events;
 use flow::Setting;
 use links::check_links;
 use pops::{Pops, check_pops};
-use traffic::check_traffic;
+use traffic::{Tables, check_traffic};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(20);
 /// Parity shards per packet.
@@ -49,12 +50,14 @@ pub(super) fn world(file: WorldFile, mut sources: Sources) -> Checked<World> {
     let all = LimitsTable { in_time, delay_median, delay_p99, longest_gap };
     let wire_limit = wire.map(check_wire_limit).transpose()?;
     let setting = Setting { policies: &policies, duration, asserted: all };
-    let traffic = check_traffic(file.traffic, &pops, setting)?;
+    let seed = seed.unwrap_or(1);
+    let tables = Tables { traffic: file.traffic, demand: file.demand, calls: file.calls };
+    let traffic = check_traffic(tables, &file.event, &pops, seed, setting)?;
     let events = check_events(file.event, &pops, &links, &traffic, duration, &mut sources)?;
     let recovery = file.recovery.map(check_recovery).transpose()?.unwrap_or_default();
     Ok(World {
         name: name.unwrap_or_else(|| "world".into()),
-        seed: seed.unwrap_or(1),
+        seed,
         duration,
         warmup: warmup.map_or(DEFAULT_WARMUP, |span| span.0),
         mesh: mesh.0,
