@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tradewind_proto::link::plan::{OperatingPoint, Planner};
+use tradewind_proto::link::plan::{Expected, OperatingPoint, Plan, Target};
 use tradewind_proto::link::{Heat, Link, LinkConfig, Outbound, Recovery};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{
@@ -111,13 +111,22 @@ fn packets(bench: &mut Criterion) {
 
 fn plans(bench: &mut Criterion) {
     let mut group = bench.benchmark_group("solve a plan");
-    for (percent, burst) in [(0, 1.0), (5, 1.05), (30, 1.43), (2, 25.0)] {
+    for (percent, burst) in [(0, 1.0), (5, 1.05), (30, 1.43), (60, 2.5), (2, 25.0)] {
         let point = OperatingPoint::new(percent as f32 / 100.0, burst);
         group.bench_function(format!("{percent} % in bursts of {burst}"), |b| {
-            b.iter(|| black_box(Planner::new(1e-5).plan(point)));
+            b.iter(|| Plan::solve(black_box(point), Target::new(Class::Video, 1)));
         });
     }
     group.finish();
+    bench.bench_function("look a plan up", |b| {
+        b.iter(|| {
+            Plan::of(OperatingPoint::new(black_box(0.05), 1.0), Target::new(Class::Video, 1))
+        });
+    });
+    bench.bench_function("what to expect of a link", |b| {
+        let (rtt, budget) = (Duration::from_millis(40), Duration::from_millis(100));
+        b.iter(|| Expected::of(black_box(0.05), 1.0, rtt, budget));
+    });
 }
 
 criterion_group!(benches, packets, plans);

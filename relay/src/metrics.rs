@@ -253,13 +253,32 @@ fn number(metric: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(), 
 mod tests {
     use std::time::Duration;
 
+    use tradewind_proto::link::Protection;
+
     use super::*;
 
     #[test]
     fn a_snapshot_becomes_text() {
-        let quality =
-            Quality { rtt: Some(Duration::from_millis(40)), loss_tx: 0.25, ..Quality::default() };
-        let counters = Counters { data_tx: 12_345_678_901, decoded_rx: 3, ..Counters::default() };
+        let quality = Quality {
+            rtt: Some(Duration::from_millis(40)),
+            loss_tx: 0.25,
+            burst_tx: 1.5,
+            queueing_tx: Duration::from_millis(7),
+            protection_tx: Some(Protection { packets: 24, parity: 5, rounds: 2 }),
+            redundancy_tx: 0.375,
+            rate_bps: 80_000_000,
+            ..Quality::default()
+        };
+        let counters = Counters {
+            data_tx: 12_345_678_901,
+            decoded_rx: 3,
+            expired_audio_tx: 1,
+            expired_video_tx: 20,
+            expired_bulk_tx: 300,
+            suspects: 4,
+            downs: 2,
+            ..Counters::default()
+        };
         let link = LinkSample { neighbour: "sgp".into(), up: true, quality, counters };
         let drops = Family::counter("dropped", "Packets that went nowhere");
         let snapshot = Snapshot {
@@ -279,6 +298,18 @@ mod tests {
             "tradewind_link_up{neighbour=\"sgp\"} 1.0",
             "tradewind_link_rtt_seconds{neighbour=\"sgp\"} 0.04",
             "tradewind_link_loss_sent_ratio{neighbour=\"sgp\"} 0.25",
+            "tradewind_link_burst_sent_packets{neighbour=\"sgp\"} 1.5",
+            "tradewind_link_queueing_seconds{neighbour=\"sgp\"} 0.007",
+            "tradewind_link_group_packets{neighbour=\"sgp\"} 24.0",
+            "tradewind_link_group_parity{neighbour=\"sgp\"} 5.0",
+            "tradewind_link_group_rounds{neighbour=\"sgp\"} 2.0",
+            "tradewind_link_redundancy_sent_ratio{neighbour=\"sgp\"} 0.375",
+            "tradewind_link_rate_bits_per_second{neighbour=\"sgp\"} 80000000.0",
+            "tradewind_link_expired_audio_total{neighbour=\"sgp\"} 1.0",
+            "tradewind_link_expired_video_total{neighbour=\"sgp\"} 20.0",
+            "tradewind_link_expired_bulk_total{neighbour=\"sgp\"} 300.0",
+            "tradewind_link_suspects_total{neighbour=\"sgp\"} 4.0",
+            "tradewind_link_downs_total{neighbour=\"sgp\"} 2.0",
             "tradewind_link_data_sent_total{neighbour=\"sgp\"} 12345678901.0",
             "tradewind_link_data_recovered_total{neighbour=\"sgp\"} 3.0",
             "# EOF",

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::code::{FIRST_PARITY, MAX_DATA, MAX_PARITY, append_parity, symbol_len};
 use super::outlook::Outlook;
+use super::plan::Target;
 use super::sent::{Outcome, Wave};
 use crate::units::{Class, Timestamp};
 
@@ -74,6 +75,8 @@ impl InFlight {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) class: Class,
+    /// That of the strictest of its packets.
+    pub(super) target: Target,
     open: bool,
     opened_at: Timestamp,
     /// So many packets are enough.
@@ -92,6 +95,7 @@ impl Group {
     pub(super) fn new(class: Class, now: Timestamp, wait: Duration, enough: usize) -> Self {
         Self {
             class,
+            target: Target::new(class, 1),
             open: true,
             opened_at: now,
             enough,
@@ -120,8 +124,15 @@ impl Group {
         len >= MAX_DATA || len >= self.enough && now.since(self.opened_at) >= FILL_TIME
     }
 
-    /// Adds a packet that is sent now and gives its row.
-    pub(super) fn add(&mut self, bytes: Bytes, arrive_by: Timestamp, now: Timestamp) -> u8 {
+    /// Adds a packet of a path of so many links, that is sent now, and gives its row.
+    pub(super) fn add(
+        &mut self,
+        bytes: Bytes,
+        hops: usize,
+        arrive_by: Timestamp,
+        now: Timestamp,
+    ) -> u8 {
+        self.target = self.target.max(Target::new(self.class, hops));
         let row = self.packets.len() as u8;
         self.packets.push(Packet {
             bytes,
@@ -215,8 +226,9 @@ impl Group {
         let by_parity = !self.open && self.len() > 1 && saveable == missing;
         let need = if by_parity { missing.saturating_sub(self.parity_there) } else { saveable };
         let lost = need.saturating_sub(self.in_flight.first);
-        let wanted = outlook.repair(lost, outlook.chances(deadline, now));
-        let due = wanted.saturating_sub(self.in_flight.repair);
+        let wanted = outlook.repair(self.target, lost, outlook.chances(deadline, now));
+        let most = lost.saturating_add(outlook.most_margin(lost * 2, deadline, now));
+        let due = wanted.min(most).saturating_sub(self.in_flight.repair);
         let absent = self.saveable(outlook, now).filter(|(_, packet)| packet.in_flight == 0);
         let mut help: Vec<Help> = absent.take(due).map(|(row, _)| Help::Packet(row)).collect();
         let pressing = help.len().max(lost.saturating_sub(self.in_flight.repair)).min(due);
@@ -312,7 +324,7 @@ impl Group {
 mod tests {
     use super::*;
     use crate::link::Recovery;
-    use crate::link::plan::{OperatingPoint, Planner};
+    use crate::link::plan::OperatingPoint;
 
     const NOW: Timestamp = Timestamp::from_micros(10_000_000);
 
@@ -325,7 +337,7 @@ mod tests {
             one_way: Duration::from_millis(20),
             round: Duration::from_millis(45),
             spread: Duration::ZERO,
-            plan: Planner::new(1e-5).plan(OperatingPoint::new(loss, 1.0)),
+            point: OperatingPoint::new(loss, 1.0),
             recovery: Recovery::Plan,
         }
     }
@@ -333,8 +345,9 @@ mod tests {
     /// A group of five packets that must arrive within 120 ms.
     fn group() -> Group {
         let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10), TYPICAL);
-        (0..5)
-            .for_each(|row| assert_eq!(group.add(Bytes::from(vec![row; 9]), after(120), NOW), row));
+        (0..5).for_each(|row| {
+            assert_eq!(group.add(Bytes::from(vec![row; 9]), 1, after(120), NOW), row)
+        });
         group
     }
 
@@ -380,6 +393,30 @@ mod tests {
         group.handle_outcome(Help::Packet(2), Wave::First, Outcome::Late);
         assert!(group.is_done(&outlook, NOW));
         assert!(!group.wants(Help::Packet(2), &outlook, NOW));
+    }
+
+    #[test]
+    fn copies_that_lie_a_burst_apart_need_not_be_many() {
+        let bursts = Outlook {
+            spread: Duration::from_millis(5),
+            point: OperatingPoint::new(0.02, 25.0),
+            ..outlook(0.0)
+        };
+        let mut group = group();
+        group.close(&bursts, NOW);
+        lose(&mut group, &[1]);
+        assert!(bursts.plan(group.target).repair(1, 1) > 20, "as neighbours they would have to be");
+        let (help, pressing) = group.help(&bursts, after(90));
+        assert_eq!((help.len(), pressing), (1 + 4, 1));
+    }
+
+    #[test]
+    fn the_packet_with_the_longest_path_sets_the_target() {
+        let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10), TYPICAL);
+        for hops in [1, 5, 2] {
+            group.add(Bytes::from_static(b"packet"), hops, after(120), NOW);
+        }
+        assert_eq!(group.target, Target::new(Class::Video, 5));
     }
 
     #[test]

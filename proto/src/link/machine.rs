@@ -14,7 +14,7 @@ use super::meter::{DelayMeter, LossMeter, RttMeter};
 use super::outgoing::Outgoing;
 use super::outlook::Outlook;
 use super::pacer::Pacer;
-use super::plan::{OperatingPoint, Planner};
+use super::plan::OperatingPoint;
 use super::queue::ClassQueue;
 use super::rate::RateControl;
 use super::receipts::Receipts;
@@ -28,8 +28,6 @@ use crate::frame::PARITY_OVERHEAD;
 use crate::packet::Header;
 use crate::units::{Budget, Timestamp};
 
-/// The share of its packets that a link may lose for good.
-const RESIDUAL: f64 = 1e-5;
 /// Probes in a train.
 pub(super) const TRAIN: u8 = 10;
 /// What a round is taken to last before one was measured.
@@ -53,7 +51,6 @@ pub struct Link {
     pub(super) packer: Packer,
     pub(super) sent: SentLog,
     pub(super) outgoing: Outgoing,
-    pub(super) planner: Planner,
     pub(super) recovery: Recovery,
     pub(super) traffic: Traffic,
     pub(super) beats: Beats,
@@ -80,12 +77,11 @@ impl Link {
     /// A link that has heard nothing yet; cold.
     pub fn new(config: LinkConfig, now: Timestamp) -> Self {
         let rate = RateControl::new(now);
-        let mut planner = Planner::new(RESIDUAL);
         let outlook = Outlook {
             one_way: Duration::ZERO,
             round: FIRST_ROUND,
             spread: Duration::ZERO,
-            plan: planner.plan(OperatingPoint::default()),
+            point: OperatingPoint::default(),
             recovery: config.recovery,
         };
         Self {
@@ -100,7 +96,6 @@ impl Link {
             packer: Packer::new(config.datagram),
             sent: SentLog::new(),
             outgoing: Outgoing::new(outlook),
-            planner,
             recovery: config.recovery,
             traffic: Traffic::new(now),
             beats: Beats::new(now),

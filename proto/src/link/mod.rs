@@ -20,7 +20,7 @@
 //! Per link and direction at most 32 MiB of packets for repair and 32 MiB of shards for rebuilding
 //! (each in at most 4,096 groups), the queue, and about 2 MiB of bookkeeping. Packets are slices of
 //! the datagrams that carry them, so what is kept may hold on to its neighbours in memory for as
-//! long.
+//! long. Plans are shared by all links of a process: see [`plan`].
 
 mod clock;
 pub mod code;

@@ -158,11 +158,19 @@ impl Outgoing {
         (id, Shard { group: GroupId::new(id as u32), index })
     }
 
-    /// A packet was sent at the place given by [`Self::place`]; `packet` is as it was sent.
-    pub(super) fn add(&mut self, id: u64, packet: Bytes, arrive_by: Timestamp, now: Timestamp) {
+    /// A packet of a path of so many links was sent at the place given by [`Self::place`]; `packet`
+    /// is as it was sent.
+    pub(super) fn add(
+        &mut self,
+        id: u64,
+        packet: Bytes,
+        hops: usize,
+        arrive_by: Timestamp,
+        now: Timestamp,
+    ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         self.bytes += packet.len();
-        group.add(packet, arrive_by, now);
+        group.add(packet, hops, arrive_by, now);
         if group.is_full(now) || group.flush_at() <= now {
             self.close(id, now);
         }
@@ -323,7 +331,7 @@ impl Outgoing {
         let mut parity = 0;
         if let Some(deadline) = group.deadline(&self.outlook, now) {
             let spare = group.spare();
-            parity = self.outlook.upfront(packets, rounds);
+            parity = self.outlook.upfront(group.target, packets, rounds);
             parity = parity.min(self.outlook.most_margin(packets, deadline, now));
             for nth in 0..parity {
                 let at = self.outlook.margin_at((nth, parity), deadline, now);
@@ -347,7 +355,7 @@ impl Outgoing {
             return;
         };
         let spare = group.spare();
-        let shards = self.outlook.unheard(unheard).min(unheard * MOST_FOR_UNHEARD);
+        let shards = self.outlook.unheard(group.target, unheard).min(unheard * MOST_FOR_UNHEARD);
         for nth in 0..shards {
             let at = self.outlook.margin_at((nth, shards), deadline, now);
             self.order(id, (spare, Wave::Repair, Need::Margin), at, now);
@@ -470,7 +478,7 @@ pub(super) struct Repair {
 mod tests {
     use super::*;
     use crate::link::Recovery;
-    use crate::link::plan::{OperatingPoint, Planner};
+    use crate::link::plan::OperatingPoint;
 
     const NOW: Timestamp = Timestamp::from_micros(10_000_000);
     const LACKING: Turn = (Class::Video, Need::Lacking);
@@ -485,7 +493,7 @@ mod tests {
             one_way: Duration::from_millis(20),
             round: Duration::from_millis(45),
             spread: Duration::ZERO,
-            plan: Planner::new(1e-5).plan(OperatingPoint::new(loss, 1.0)),
+            point: OperatingPoint::new(loss, 1.0),
             recovery: Recovery::Plan,
         })
     }
@@ -497,7 +505,7 @@ mod tests {
         now: Timestamp,
     ) -> (u64, u8) {
         let (id, shard) = outgoing.place(class, arrive_by, now);
-        outgoing.add(id, Bytes::from_static(b"packet"), arrive_by, now);
+        outgoing.add(id, Bytes::from_static(b"packet"), 1, arrive_by, now);
         (id, shard.index)
     }
 
@@ -616,7 +624,7 @@ mod tests {
         for step in 0..50 {
             let (id, _) = outgoing.place(Class::Bulk, after(500_000), after(300_000 + step));
             let large = Bytes::from(vec![0; 1 << 20]);
-            outgoing.add(id, large, after(500_000), after(300_000 + step));
+            outgoing.add(id, large, 1, after(500_000), after(300_000 + step));
             assert!(outgoing.held().1 <= MOST_BYTES);
         }
     }

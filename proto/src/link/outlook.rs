@@ -1,11 +1,10 @@
 //! What the sender expects of the link when it decides about repair: delay, rounds and the plan.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Recovery;
 use super::code::MAX_PARITY;
-use super::plan::Plan;
+use super::plan::{OperatingPoint, Plan, Target};
 use crate::units::Timestamp;
 
 /// Copies of a lone packet that lie apart.
@@ -24,8 +23,8 @@ pub(super) struct Outlook {
     pub(super) round: Duration,
     /// How long a burst of losses lasts: what must not be lost together is sent so far apart.
     pub(super) spread: Duration,
-    /// How many shards to send.
-    pub(super) plan: Arc<Plan>,
+    /// How it loses: what plans are made for.
+    pub(super) point: OperatingPoint,
     /// What is left to the plan.
     pub(super) recovery: Recovery,
 }
@@ -44,28 +43,33 @@ impl Outlook {
         1 + usize::try_from(rounds).unwrap_or(usize::MAX - 1).min(1000)
     }
 
+    /// The plan for groups with that target.
+    pub(super) fn plan(&self, target: Target) -> &'static Plan {
+        Plan::of(self.point, target)
+    }
+
     /// Parity shards to send with a group of `k` packets that can be helped `chances` times.
-    pub(super) fn upfront(&self, k: usize, chances: usize) -> usize {
+    pub(super) fn upfront(&self, target: Target, k: usize, chances: usize) -> usize {
         match self.recovery {
-            Recovery::Plan => self.plan.upfront(k, chances),
+            Recovery::Plan => self.plan(target).upfront(k, chances),
             Recovery::FixedFec { parity } => ((k as f64 * parity).ceil() as usize).min(MAX_PARITY),
             Recovery::ArqOnly | Recovery::None => 0,
         }
     }
 
     /// Shards to send for a group that lacks `lacking` and can be helped `chances` times.
-    pub(super) fn repair(&self, lacking: usize, chances: usize) -> usize {
+    pub(super) fn repair(&self, target: Target, lacking: usize, chances: usize) -> usize {
         match self.recovery {
-            Recovery::Plan => self.plan.repair(lacking, chances),
+            Recovery::Plan => self.plan(target).repair(lacking, chances),
             Recovery::ArqOnly if chances > 0 => lacking,
             _ => 0,
         }
     }
 
     /// Shards to send at the last chance for so many packets that no report tells of.
-    pub(super) fn unheard(&self, packets: usize) -> usize {
+    pub(super) fn unheard(&self, target: Target, packets: usize) -> usize {
         match self.recovery {
-            Recovery::Plan => self.plan.upfront(packets, 1),
+            Recovery::Plan => self.plan(target).upfront(packets, 1),
             _ => 0,
         }
     }
@@ -132,7 +136,6 @@ impl Outlook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::plan::{OperatingPoint, Planner};
 
     #[test]
     fn chances_are_the_rounds_that_fit() {
@@ -140,7 +143,7 @@ mod tests {
             one_way: Duration::from_millis(20),
             round: Duration::from_millis(44),
             spread: Duration::from_millis(5),
-            plan: Planner::new(1e-5).plan(OperatingPoint::default()),
+            point: OperatingPoint::default(),
             recovery: Recovery::Plan,
         };
         let now = Timestamp::from_micros(1_000_000);

@@ -236,7 +236,7 @@ impl Link {
         self.tune_watch();
     }
 
-    fn outlook(&mut self) -> Outlook {
+    fn outlook(&self) -> Outlook {
         let jitter = self.delay_tx.jitter();
         let beyond_least = match (self.delay_tx.smoothed(), self.delay_tx.min()) {
             (Some(usual), Some(least)) => Duration::from_micros(usual.abs_diff(least)),
@@ -251,7 +251,7 @@ impl Link {
             one_way: least + beyond_least + jitter * 2 + GUARD,
             round: rtt + found,
             spread: self.spread(loss, burst),
-            plan: self.planner.plan(OperatingPoint::new(loss, burst)),
+            point: OperatingPoint::new(loss, burst),
             recovery: self.recovery,
         }
     }

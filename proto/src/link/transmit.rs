@@ -163,18 +163,19 @@ impl Link {
             let another = room >= LEAST_ROOM
                 && self.peek_bytes(now).is_some_and(|next| DATA_OVERHEAD + next <= room);
             let (class, arrive_by) = (packet.header.class, packet.arrive_by);
+            let hops = packet.header.path.links();
             let (group, shard) = self.outgoing.place(class, arrive_by, now);
             let seq = self.note_packet((group, shard), bytes, packet.payload.len(), now);
             if !another {
                 let frame = Frame::Data { seq, shard, packet: Bytes::new() };
                 let (datagram, frozen) =
                     self.packer.finish_with(&frame, &packet.header, &packet.payload);
-                self.outgoing.add(group, frozen, arrive_by, now);
+                self.outgoing.add(group, frozen, hops, arrive_by, now);
                 return Some(datagram);
             }
             let frozen = self.freeze(&packet.header, &packet.payload);
             self.packer.push(Frame::Data { seq, shard, packet: frozen.clone() });
-            self.outgoing.add(group, frozen, arrive_by, now);
+            self.outgoing.add(group, frozen, hops, arrive_by, now);
         }
         None
     }

@@ -66,6 +66,11 @@ impl Path {
         &self.pops[..usize::from(self.len)]
     }
 
+    /// Links between them.
+    pub fn links(&self) -> usize {
+        usize::from(self.len) - 1
+    }
+
     /// Which of [`Self::pops`] the packet is at.
     pub fn cursor(&self) -> usize {
         usize::from(self.cursor)

@@ -212,3 +212,45 @@ fn a_constrained_link_repairs_by_what_it_is_left_with() {
         assert!((cost - 1.25).abs() < 0.02, "fec, seed {seed}: {cost}");
     }
 }
+
+#[test]
+fn what_a_link_says_of_its_recovery_is_what_it_does() {
+    let mut bench = Bench::new(Channel::lossy(0.1), 1);
+    for end in 0..2 {
+        let now = bench.clock(end);
+        bench.ends[end].link.set_heat(Heat::Hot, now);
+    }
+    let mut before = *bench.counters(0);
+    for seq in 0..8_000 {
+        if seq == 6_000 {
+            before = *bench.counters(0);
+        }
+        let _ = bench.send(seq, VIDEO.len, VIDEO.deadline);
+        bench.run_until(bench.now + VIDEO.gap);
+    }
+    // The last second: 2,000 packets.
+    let now = bench.counters(0);
+    let redundant = now.repeat_tx + now.parity_tx - before.repeat_tx - before.parity_tx;
+    let spent = redundant as f32 / (now.data_tx - before.data_tx) as f32;
+    let quality = bench.ends[0].link.quality();
+    assert!((quality.redundancy_tx - spent).abs() < 0.02, "{} {spent}", quality.redundancy_tx);
+    assert!((0.08..0.13).contains(&quality.loss_tx), "{}", quality.loss_tx);
+    assert!((1.0..1.4).contains(&quality.burst_tx), "{}", quality.burst_tx);
+    let plan = quality.protection_tx.expect("groups were sent");
+    assert!((20..=40).contains(&plan.packets) && plan.parity <= 2, "{plan:?}");
+    assert_eq!(plan.rounds, 3, "100 ms beyond propagation, 45 ms a round");
+    assert!(quality.queueing_tx < Duration::from_millis(1), "{:?}", quality.queueing_tx);
+    assert!(quality.rate_bps > 20_000_000, "{}", quality.rate_bps);
+
+    // A queue of 30 ms, in which a deadline of 70 ms leaves no time for a repeat.
+    bench.channels[0].delay += Duration::from_millis(30);
+    for seq in 8_000..9_000 {
+        let _ = bench.send(seq, VIDEO.len, Duration::from_millis(70));
+        bench.run_until(bench.now + VIDEO.gap);
+    }
+    let quality = bench.ends[0].link.quality();
+    let queueing = quality.queueing_tx.as_millis();
+    assert!((29..=31).contains(&queueing), "{queueing}");
+    let plan = quality.protection_tx.expect("groups were sent");
+    assert!(plan.rounds == 1 && plan.parity >= 3, "{plan:?}");
+}
