@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tradewind_proto::units::PopId;
 use tradewind_simulator::link::{LinkSpec, Loss, Rate};
+use tradewind_simulator::traffic::Shape;
 use tradewind_simulator::world::{World, WorldError};
 
 /// A directory with a world and what it names.
@@ -273,4 +274,74 @@ fn a_thousand_pops_are_a_world() {
     let error = dir
         .load("pops = { from = \"pops.csv\" }\nlinks = { delay = \"1ms\" }\n[[pop]]\nid = \"x\"");
     assert!(error.unwrap_err().to_string().contains("more than 1000 PoPs"));
+}
+
+const TWO: &str = "[[pop]]\nid = 'a'\nlocation = [0.0, 0.0]\npopulation = 1000\n\
+                   [[pop]]\nid = 'b'\nlocation = [0.0, 10.0]\npopulation = 1000\n\
+                   [[pop]]\nid = 'c'\nlocation = [0.0, 30.0]\npopulation = 1000\n";
+
+#[test]
+fn packets_are_sent_as_recorded_and_the_recording_is_repeated() {
+    let dir = Dir::new(&[("packets.csv", "t_ms,bytes\n5,100\n7,1200\n15,4\n")]);
+    let text = format!("{TWO}[[traffic]]\nfrom = 'a'\nto = 'b'\ntrace = 'packets.csv'");
+    let traffic = dir.world(&text).traffic.remove(0);
+    assert!(matches!(&traffic.shape, Shape::Recorded(recording) if recording.packets.len() == 3));
+    assert_eq!((traffic.size, traffic.interval), (442, Duration::from_millis(5)));
+    let packets: Vec<_> =
+        traffic.schedule(1).take(4).map(|next| (next.at.as_millis(), next.size)).collect();
+    assert_eq!(packets, [(0, 100), (2, 1200), (10, 24), (15, 100)]);
+    for (keys, wanted) in [
+        ("trace = 'packets.csv'\nsize = 100", "a trace has its own sizes"),
+        ("trace = 'other.csv'", "other.csv: can't read the file"),
+    ] {
+        let text = format!("{TWO}[[traffic]]\nfrom = 'a'\nto = 'b'\n{keys}");
+        let error = dir.load(&text).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+    for (rows, wanted) in [
+        ("5,100\n4,100\n", "bad.csv:3: it left before"),
+        ("5,100\n", "packets at two times"),
+        ("5,100\n6,70000\n", "bad.csv:3: a packet has at most 65507 bytes"),
+    ] {
+        let dir = Dir::new(&[("bad.csv", &format!("t_ms,bytes\n{rows}"))]);
+        let text = format!("{TWO}[[traffic]]\nfrom = 'a'\nto = 'b'\ntrace = 'bad.csv'");
+        let error = dir.load(&text).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[test]
+fn a_demand_follows_weights_from_a_file_and_distances() {
+    let rows = "from,to,weight\na,b,3\nb,c,1\nc,c,9\na,x,9\n";
+    let dir = Dir::new(&[("matrix.csv", rows), ("bad.csv", "from,to,weight\na,b,-1\n")]);
+    let load = |keys: &str| {
+        let table = format!("{TWO}[[demand]]\nflows = 400\npps = 1\nsize = 100\n{keys}");
+        dir.load(&table).map(|world| world.traffic)
+    };
+    let count = |keys: &str, from: &str, to: &str| {
+        let ends: [PopId; 2] = [from, to].map(|id| id.parse().unwrap());
+        let traffic = load(keys).unwrap();
+        traffic.iter().filter(|flow| [&flow.from, &flow.to] == [&ends[0], &ends[1]]).count()
+    };
+    assert_eq!(
+        (count("matrix = 'matrix.csv'", "a", "b"), count("matrix = 'matrix.csv'", "b", "c")),
+        (300, 100)
+    );
+    // 10, 20 and 30 degrees apart: 1, 1/4 and 1/9 with a power of two, 49/36 each way.
+    let gravity = "matrix = 'gravity'\ndistance = 2";
+    assert!(
+        count(gravity, "a", "b").abs_diff(147) <= 1 && count(gravity, "c", "a").abs_diff(16) <= 1
+    );
+    for (keys, wanted) in [
+        ("matrix = 'bad.csv'", "bad.csv:2: a weight is 0 at least, not -1"),
+        (
+            "matrix = 'matrix.tsv'",
+            "unknown matrix \"matrix.tsv\"; known: gravity, uniform, and CSV files",
+        ),
+        ("matrix = 'uniform'\ndistance = 2", "distance belongs to matrix = \"gravity\""),
+        ("matrix = 'gravity'\ndistance = 9", "0 to 4, not 9"),
+    ] {
+        let error = load(keys).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
 }

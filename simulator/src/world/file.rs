@@ -422,6 +422,7 @@ macro_rules! with_flow_keys {
             pps: Option<f64>,
             shape: Option<ShapeName>,
             video: Option<VideoTable>,
+            trace: Option<String>,
             deadline: Option<Span>,
             policy: Option<String>,
             #[serde(default)]
@@ -442,6 +443,7 @@ macro_rules! with_flow_keys {
                     pps: self.pps,
                     shape: self.shape,
                     video: self.video,
+                    trace: self.trace.as_deref(),
                     deadline: self.deadline,
                     policy: self.policy.as_deref(),
                     redundancy: self.redundancy,
@@ -462,6 +464,7 @@ pub(super) struct FlowKeys<'a> {
     pub(super) pps: Option<f64>,
     pub(super) shape: Option<ShapeName>,
     pub(super) video: Option<VideoTable>,
+    pub(super) trace: Option<&'a str>,
     pub(super) deadline: Option<Span>,
     pub(super) policy: Option<&'a str>,
     pub(super) redundancy: Redundancy,
@@ -504,6 +507,7 @@ with_flow_keys! {
     DemandTable {
         name: Option<String>,
         matrix: String,
+        distance: Option<f64>,
         flows: Option<usize>,
         total: Option<BitRate>,
     }
@@ -515,6 +519,7 @@ with_flow_keys! {
 pub(super) struct CallsTable {
     pub(super) name: Option<String>,
     pub(super) matrix: String,
+    pub(super) distance: Option<f64>,
     pub(super) arrivals: f64,
     pub(super) median: Span,
     pub(super) sigma: Option<f64>,
@@ -541,6 +546,7 @@ impl CallsTable {
             pps: None,
             shape: None,
             video: None,
+            trace: None,
             deadline: None,
             policy: self.policy.as_deref(),
             redundancy: self.redundancy,

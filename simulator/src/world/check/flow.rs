@@ -10,6 +10,7 @@ use crate::traffic::{Schedule, Shape, Video};
 use crate::world::error::{Fault, hint};
 use crate::world::file::{FlowKeys, LimitsTable, ShapeName, VideoTable};
 use crate::world::quantity::{BitRate, Bytes, Share, Span};
+use crate::world::source::Sources;
 use crate::world::{Limits, PolicyRule, Traffic, World};
 
 /// What flows are checked against.
@@ -63,11 +64,12 @@ impl Kind {
     }
 }
 
-/// The flow that `keys` of a `table` describe, `rate` being what the table says of it otherwise.
+/// The flow that `keys` of a `table` describe.
 pub(super) fn check_flow(
     keys: &FlowKeys<'_>,
     table: &str,
     setting: Setting<'_>,
+    sources: &mut Sources,
     at: &Range<usize>,
 ) -> Checked<Kind> {
     let fault = |message: String| Fault::new(at.clone(), message);
@@ -77,22 +79,9 @@ pub(super) fn check_flow(
         let hint = hint(name, setting.policies.iter().map(|rule| rule.name.as_str()));
         return Err(fault(format!("there is no [[policy]] named \"{name}\"{hint}")));
     }
-    let shape = shape(keys).map_err(fault)?;
-    let Some(Bytes(size)) = keys.size else {
-        return Err(fault(format!("[[{table}]] needs the size of its packets")));
-    };
-    let min = match shape {
-        Shape::Video(_) => Schedule::MIN_VIDEO_SIZE,
-        _ => Traffic::MIN_SIZE,
-    };
-    if !(min..=Traffic::MAX_SIZE).contains(&size) {
-        let max = Traffic::MAX_SIZE;
-        return Err(fault(format!("a packet's size is {min} to {max} bytes, not {size}")));
-    }
-    let pps = match (keys.rate, keys.pps) {
-        (Some(BitRate(rate)), None) => rate as f64 / (size as f64 * 8.0),
-        (None, Some(pps)) => pps,
-        _ => return Err(fault(format!("[[{table}]] needs either rate or pps"))),
+    let (shape, size, pps) = match keys.trace {
+        Some(file) => recorded(keys, file, sources).map_err(fault)?,
+        None => packets(keys, table).map_err(fault)?,
     };
     if !(0.001..=Traffic::MAX_PPS).contains(&pps) {
         return Err(fault(format!("{pps} packets per second: at least 0.001, at most 200,000")));
@@ -118,6 +107,46 @@ pub(super) fn check_flow(
         stop,
         limits: limits(keys.assert, setting.asserted),
     })
+}
+
+/// Its shape, the size of its packets, and how many there are a second.
+fn packets(keys: &FlowKeys<'_>, table: &str) -> Result<(Shape, usize, f64), String> {
+    let shape = shape(keys)?;
+    let Some(Bytes(size)) = keys.size else {
+        return Err(format!("[[{table}]] needs the size of its packets"));
+    };
+    let min = match shape {
+        Shape::Video(_) => Schedule::MIN_VIDEO_SIZE,
+        _ => Traffic::MIN_SIZE,
+    };
+    if !(min..=Traffic::MAX_SIZE).contains(&size) {
+        let max = Traffic::MAX_SIZE;
+        return Err(format!("a packet's size is {min} to {max} bytes, not {size}"));
+    }
+    match (keys.rate, keys.pps) {
+        (Some(BitRate(rate)), None) => Ok((shape, size, rate as f64 / (size as f64 * 8.0))),
+        (None, Some(pps)) => Ok((shape, size, pps)),
+        _ => Err(format!("[[{table}]] needs either rate or pps")),
+    }
+}
+
+/// The same of packets that were recorded.
+fn recorded(
+    keys: &FlowKeys<'_>,
+    file: &str,
+    sources: &mut Sources,
+) -> Result<(Shape, usize, f64), String> {
+    let others = [keys.size.is_some(), keys.rate.is_some(), keys.pps.is_some()];
+    if others.contains(&true) || keys.shape.is_some() || keys.video.is_some() {
+        return Err(
+            "a trace has its own sizes and times: leave out size, rate, pps and shape".into()
+        );
+    }
+    let recording = sources.recording(file).map_err(|error| error.to_string())?;
+    let count = recording.packets.len();
+    let bytes: usize = recording.packets.iter().map(|(_, size)| size).sum();
+    let pps = count as f64 / recording.length.as_secs_f64();
+    Ok((Shape::Recorded(recording), bytes.div_ceil(count), pps))
 }
 
 fn times(keys: &FlowKeys<'_>, duration: Duration) -> Result<(Duration, Duration), String> {

@@ -8,6 +8,7 @@ use tradewind_proto::units::PopId;
 use super::{Checked, Pops};
 use crate::world::Pop;
 use crate::world::error::{Fault, nearest};
+use crate::world::source::{Sources, distance_km, weights};
 
 /// Pairs of PoPs, more likely the more weight they have.
 pub(super) struct Matrix {
@@ -20,32 +21,45 @@ const NAMES: [&str; 2] = ["gravity", "uniform"];
 
 impl Matrix {
     /// `gravity`: the product of the populations of both ends, the gravity model of traffic
-    /// matrices (Roughan, "Simplifying the synthesis of Internet traffic matrices", CCR 35, 2005).
-    /// `uniform`: all pairs alike.
-    pub(super) fn read(name: &str, pops: &Pops, at: &Range<usize>) -> Checked<Self> {
-        let weight: fn(&Pop, &Pop) -> f64 = match name {
-            "uniform" => |_, _| 1.0,
-            "gravity" => |from, to| people(from) * people(to),
+    /// matrices (Roughan, "Simplifying the synthesis of Internet traffic matrices", CCR 35, 2005),
+    /// over a power of their distance, if one is given (2 in Krings, Calabrese, Ratti and Blondel,
+    /// "Urban gravity", J. Stat. Mech. 2009, for telephone calls between cities). `uniform`: all
+    /// pairs alike. Another name is that of a file with weights.
+    pub(super) fn read(
+        name: &str,
+        distance: Option<f64>,
+        pops: &Pops,
+        sources: &Sources,
+        at: &Range<usize>,
+    ) -> Checked<Self> {
+        let fault = |message: String| Fault::new(at.clone(), message);
+        if distance.is_some() && name != "gravity" {
+            return Err(fault("distance belongs to matrix = \"gravity\"".into()));
+        }
+        let matrix = match name {
+            "uniform" => Self::of(pairs(pops).map(|(from, to)| (ends(from, to), 1.0))),
+            "gravity" => {
+                let gravity = Gravity::new(distance.unwrap_or_default(), pops).map_err(fault)?;
+                Self::of(pairs(pops).map(|(from, to)| (ends(from, to), gravity.weight(from, to))))
+            }
+            file if file.ends_with(".csv") => {
+                let read = sources.read(file).and_then(|source| weights(&source, &pops.numbers));
+                let weights = read.map_err(|error| fault(error.to_string()))?;
+                let id = |number: usize| pops.list[number].id.clone();
+                Self::of(
+                    weights.into_iter().map(|((from, to), weight)| ((id(from), id(to)), weight)),
+                )
+            }
             _ => {
                 let near = nearest(name, NAMES.into_iter());
-                let hint = near.map_or(format!("known: {}", NAMES.join(", ")), |near| {
-                    format!("did you mean \"{near}\"?")
-                });
-                return Err(Fault::new(at.clone(), format!("unknown matrix \"{name}\"; {hint}")));
+                let hint = near.map_or_else(
+                    || format!("known: {}, and CSV files", NAMES.join(", ")),
+                    |near| format!("did you mean \"{near}\"?"),
+                );
+                return Err(fault(format!("unknown matrix \"{name}\"; {hint}")));
             }
         };
-        let unknown = pops.list.iter().find(|pop| pop.population.is_none());
-        if let Some(pop) = unknown.filter(|_| name == "gravity") {
-            let message = format!(
-                "matrix = \"gravity\" needs the population of every PoP, {} has none",
-                pop.id
-            );
-            return Err(Fault::new(at.clone(), message));
-        }
-        let pairs = pops.list.iter().flat_map(|from| pops.list.iter().map(move |to| (from, to)));
-        let pairs = pairs.filter(|(from, to)| from.id != to.id);
-        Self::of(pairs.map(|(from, to)| ((from.id.clone(), to.id.clone()), weight(from, to))))
-            .ok_or_else(|| Fault::new(at.clone(), "all weights of the matrix are 0"))
+        matrix.ok_or_else(|| fault(format!("matrix = \"{name}\" gives no pair of PoPs a weight")))
     }
 
     /// `None` if nothing has a weight.
@@ -79,8 +93,46 @@ impl Matrix {
     }
 }
 
-fn people(pop: &Pop) -> f64 {
-    pop.population.unwrap_or_default() as f64
+/// All ordered pairs.
+fn pairs(pops: &Pops) -> impl Iterator<Item = (&Pop, &Pop)> {
+    let pairs = pops.list.iter().flat_map(|from| pops.list.iter().map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from.id != to.id)
+}
+
+fn ends(from: &Pop, to: &Pop) -> (PopId, PopId) {
+    (from.id.clone(), to.id.clone())
+}
+
+/// Places nearer than this count as so far apart, in km: several PoPs of one city are.
+const NEAR: f64 = 100.0;
+
+struct Gravity {
+    /// The power of the distance.
+    power: f64,
+}
+
+impl Gravity {
+    fn new(power: f64, pops: &Pops) -> Result<Self, String> {
+        if !(0.0..=4.0).contains(&power) {
+            return Err(format!("distance is the power of the distance, 0 to 4, not {power}"));
+        }
+        let without = |what: &str, pop: &Pop| {
+            format!("matrix = \"gravity\" needs the {what} of every PoP, {} has none", pop.id)
+        };
+        let unpeopled = pops.list.iter().find(|pop| pop.population.is_none());
+        let nowhere = pops.list.iter().find(|pop| power > 0.0 && pop.location.is_none());
+        match (unpeopled, nowhere) {
+            (Some(pop), _) => Err(without("population", pop)),
+            (None, Some(pop)) => Err(without("location", pop)),
+            (None, None) => Ok(Self { power }),
+        }
+    }
+
+    fn weight(&self, from: &Pop, to: &Pop) -> f64 {
+        let people = |pop: &Pop| pop.population.unwrap_or_default() as f64;
+        let apart = from.location.zip(to.location).map_or(NEAR, |(a, b)| distance_km(a, b));
+        people(from) * people(to) / apart.max(NEAR).powf(self.power)
+    }
 }
 
 #[cfg(test)]

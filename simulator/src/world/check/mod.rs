@@ -52,7 +52,7 @@ pub(super) fn world(file: WorldFile, mut sources: Sources) -> Checked<World> {
     let setting = Setting { policies: &policies, duration, asserted: all };
     let seed = seed.unwrap_or(1);
     let tables = Tables { traffic: file.traffic, demand: file.demand, calls: file.calls };
-    let traffic = check_traffic(tables, &file.event, &pops, seed, setting)?;
+    let traffic = check_traffic(tables, &file.event, &pops, seed, setting, &mut sources)?;
     let events = check_events(file.event, &pops, &links, &traffic, duration, &mut sources)?;
     let recovery = file.recovery.map(check_recovery).transpose()?.unwrap_or_default();
     Ok(World {

@@ -16,6 +16,7 @@ use crate::link::{normal, stream_seed};
 use crate::world::error::{Fault, hint};
 use crate::world::file::{CallsTable, DemandTable, EventTable, FlowKeys, ShapeName, TrafficTable};
 use crate::world::quantity::{BitRate, Bytes, Share, Span};
+use crate::world::source::Sources;
 use crate::world::{Traffic, World};
 
 /// Flows of a demand begin within this time, so that their packets do not all leave at once.
@@ -42,16 +43,17 @@ pub(super) fn check_traffic(
     pops: &Pops,
     seed: u64,
     setting: Setting<'_>,
+    files: &mut Sources,
 ) -> Checked<Vec<Traffic>> {
     let mut sources = Vec::new();
     for (index, table) in tables.traffic.into_iter().enumerate() {
-        sources.push(traffic_source(index, table, pops, setting)?);
+        sources.push(traffic_source(index, table, pops, setting, files)?);
     }
     for (index, table) in tables.demand.into_iter().enumerate() {
-        sources.push(demand_source(index, table, pops, setting)?);
+        sources.push(demand_source(index, table, pops, setting, files)?);
     }
     for (index, table) in tables.calls.into_iter().enumerate() {
-        sources.push(calls_source(index, table, pops, setting)?);
+        sources.push(calls_source(index, table, pops, setting, files)?);
     }
     let mut names = BTreeSet::new();
     if let Some(twice) = sources.iter().find(|source| !names.insert(source.name.as_str())) {
@@ -111,10 +113,11 @@ fn traffic_source(
     table: Spanned<TrafficTable>,
     pops: &Pops,
     setting: Setting<'_>,
+    files: &mut Sources,
 ) -> Checked<Source> {
     let (at, table) = (table.span(), table.into_inner());
     let ends = pops.pair(&[table.from.clone(), table.to.clone()], &at)?;
-    let kind = check_flow(&table.flow_keys(), "traffic", setting, &at)?;
+    let kind = check_flow(&table.flow_keys(), "traffic", setting, files, &at)?;
     let name = table.name.unwrap_or_else(|| format!("traffic-{}", index + 1));
     Ok(Source { table: "traffic", name, at, what: What::One(kind, ends) })
 }
@@ -124,10 +127,11 @@ fn demand_source(
     table: Spanned<DemandTable>,
     pops: &Pops,
     setting: Setting<'_>,
+    files: &mut Sources,
 ) -> Checked<Source> {
     let (at, table) = (table.span(), table.into_inner());
     let keys = table.flow_keys();
-    let each = keys.rate.is_some() || keys.pps.is_some();
+    let each = keys.rate.is_some() || keys.pps.is_some() || keys.trace.is_some();
     let (keys, flows) = match (table.flows, table.total) {
         (Some(flows), None) if each => (keys, flows),
         (Some(flows @ 1..), Some(BitRate(total))) if !each => {
@@ -139,7 +143,7 @@ fn demand_source(
             return Err(Fault::new(at, message));
         }
     };
-    let kind = check_flow(&keys, "demand", setting, &at)?;
+    let kind = check_flow(&keys, "demand", setting, files, &at)?;
     let each = kind.size as f64 * 8.0 / kind.interval.as_secs_f64();
     let flows = match (table.flows, table.total) {
         (None, Some(BitRate(total))) => (total as f64 / each).round().max(1.0) as usize,
@@ -149,7 +153,7 @@ fn demand_source(
         let message = format!("a demand is 1 to {} flows, not {flows}", World::MAX_FLOWS);
         return Err(Fault::new(at, message));
     }
-    let matrix = Matrix::read(&table.matrix, pops, &at)?;
+    let matrix = Matrix::read(&table.matrix, table.distance, pops, files, &at)?;
     let name = table.name.unwrap_or_else(|| format!("demand-{}", index + 1));
     Ok(Source { table: "demand", name, at, what: What::Many(kind, matrix, flows) })
 }
@@ -159,6 +163,7 @@ fn calls_source(
     table: Spanned<CallsTable>,
     pops: &Pops,
     setting: Setting<'_>,
+    files: &mut Sources,
 ) -> Checked<Source> {
     let (at, table) = (table.span(), table.into_inner());
     let fault = |message: String| Fault::new(at.clone(), message);
@@ -178,14 +183,14 @@ fn calls_source(
     let keys = table.flow_keys();
     let (size, pps) = AUDIO;
     let sound = FlowKeys { class: Class::Audio, size: Some(Bytes(size)), pps: Some(pps), ..keys };
-    let audio = check_flow(&sound, "calls", setting, &at)?;
+    let audio = check_flow(&sound, "calls", setting, files, &at)?;
     let video = match (table.video, table.video_rate) {
         (Some(Share(share)), rate) => {
             let (size, rate) = (Some(Bytes(VIDEO_SIZE)), Some(rate.unwrap_or(VIDEO_RATE)));
             let shape = Some(ShapeName::Video);
             let keys = table.flow_keys();
             let picture = FlowKeys { class: Class::Video, size, rate, shape, ..keys };
-            Some((check_flow(&picture, "calls", setting, &at)?, share))
+            Some((check_flow(&picture, "calls", setting, files, &at)?, share))
         }
         (None, None) => None,
         (None, Some(_)) => {
@@ -201,7 +206,7 @@ fn calls_source(
             World::MAX_FLOWS
         )));
     }
-    let matrix = Matrix::read(&table.matrix, pops, &at)?;
+    let matrix = Matrix::read(&table.matrix, table.distance, pops, files, &at)?;
     let name = table.name.unwrap_or_else(|| format!("calls-{}", index + 1));
     let (arrivals, one_way) = (table.arrivals, table.one_way);
     let calls = Calls { audio, video, matrix, arrivals, median, sigma, one_way };

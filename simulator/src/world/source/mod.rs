@@ -8,6 +8,7 @@ mod graph;
 mod place;
 mod table;
 mod trace;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -18,10 +19,12 @@ use std::sync::Arc;
 use super::Pop;
 use super::error::WorldError;
 use crate::link::{DelayTrace, RateTrace};
+use crate::traffic::Recording;
 
 pub(super) use graph::{Edge, Graph};
 pub(super) use place::{Names, distance_km, spread};
 pub(super) use table::Matrix;
+pub(super) use traffic::weights;
 
 /// Where the files of a world are found, and the traces read so far: links share them.
 pub(super) struct Sources {
@@ -29,6 +32,7 @@ pub(super) struct Sources {
     base: PathBuf,
     rates: BTreeMap<String, Arc<RateTrace>>,
     delays: BTreeMap<String, Arc<DelayTrace>>,
+    recordings: BTreeMap<String, Arc<Recording>>,
 }
 
 /// A file that was read.
@@ -47,7 +51,8 @@ impl Sources {
     /// Files named in the world file `world` are relative to its directory.
     pub(super) fn beside(world: &str) -> Self {
         let base = Path::new(world).parent().map(Path::to_path_buf).unwrap_or_default();
-        Self { base, rates: BTreeMap::new(), delays: BTreeMap::new() }
+        let (rates, delays, recordings) = Default::default();
+        Self { base, rates, delays, recordings }
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Source, WorldError> {
@@ -69,6 +74,16 @@ impl Sources {
         let trace = Arc::new(trace::rate(&self.read(name)?)?);
         self.rates.insert(name.to_owned(), trace.clone());
         Ok(trace)
+    }
+
+    /// Reads packets that were recorded, once.
+    pub(super) fn recording(&mut self, name: &str) -> Result<Arc<Recording>, WorldError> {
+        if let Some(recording) = self.recordings.get(name) {
+            return Ok(recording.clone());
+        }
+        let recording = Arc::new(traffic::recording(&self.read(name)?)?);
+        self.recordings.insert(name.to_owned(), recording.clone());
+        Ok(recording)
     }
 
     /// Reads a trace of delays, once.

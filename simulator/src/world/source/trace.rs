@@ -83,14 +83,14 @@ pub(super) fn delay(source: &Source) -> Result<DelayTrace, WorldError> {
 }
 
 /// The column that says when.
-struct Clock {
+pub(super) struct Clock {
     column: usize,
     /// Microseconds of one.
     unit: f64,
 }
 
 impl Clock {
-    fn of(table: &Table<'_>) -> Result<Self, WorldError> {
+    pub(super) fn of(table: &Table<'_>) -> Result<Self, WorldError> {
         match table.find(&["t_ms"]) {
             Some(column) => Ok(Self { column, unit: 1e3 }),
             None => Ok(Self { column: table.column(&["t_s", "t_ms"])?, unit: 1e6 }),
@@ -98,7 +98,7 @@ impl Clock {
     }
 
     /// When the present row is, the `count`th.
-    fn micros(&self, table: &Table<'_>, count: usize) -> Result<u64, WorldError> {
+    pub(super) fn micros(&self, table: &Table<'_>, count: usize) -> Result<u64, WorldError> {
         if count == MAX_ROWS {
             return Err(table.wrong(format!("more than {MAX_ROWS} rows")));
         }
