@@ -1,7 +1,9 @@
 //! Tradewind: the daemon's own relays in a row, whole, in virtual time.
 //!
 //! The flow enters at a tunnel of the first and leaves at a service of the last; every packet is
-//! judged from its entering the tunnel. Each phase is a flow of its own.
+//! judged from its entering the tunnel. Each phase is a flow of its own. Relays join over clean links:
+//! where half of a handshake's packets are lost, a link falls back to the smallest MTU, and packets of
+//! 1,200 bytes are cut in two ever after.
 
 use std::time::Duration;
 
@@ -25,11 +27,12 @@ pub fn run(scenario: &Scenario, seed: u64) -> anyhow::Result<Vec<Phase>> {
     let first = scenario.phases.first().context("a scenario without phases")?;
     let mut overlay = overlay(scenario, seed);
     let spec = LinkSpec::with_delay(scenario.one_way());
-    set(&mut overlay, scenario, &LinkSpec { loss: first.loss.model()?, ..spec.clone() });
+    set(&mut overlay, scenario, &spec);
     overlay.start_all();
     let (from, to) = (name(0), name(scenario.hops));
     let ready = overlay.run_while_not(READY_WITHIN, |overlay| overlay.route(&from, &to).is_some());
     ready.context("no route")?;
+    set(&mut overlay, scenario, &LinkSpec { loss: first.loss.model()?, ..spec.clone() });
     overlay.run_for(WARMUP);
 
     let mut start = overlay.now().since(START) + JUST_BEFORE;

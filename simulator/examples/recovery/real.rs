@@ -97,12 +97,10 @@ fn world(scenario: &Scenario) -> anyhow::Result<String> {
     for at in 0..=scenario.hops {
         writeln!(text, "[[pop]]\nid = \"p{at}\"")?;
     }
-    let first = scenario.phases.first().context("a scenario without phases")?;
     let between = |hop| format!("[\"p{hop}\", \"p{}\"]", hop + 1);
     for hop in 0..scenario.hops {
         let delay = millis(scenario.one_way());
         writeln!(text, "[[link]]\nbetween = {}\ndelay = {delay}", between(hop))?;
-        writeln!(text, "{}", first.loss.keys())?;
     }
     let mut start = Duration::ZERO;
     for (PhaseSpec { loss, .. }, span) in scenario.phases.iter().zip(spans) {
