@@ -98,6 +98,7 @@ fn print(scenarios: &[Scenario], args: &Args) -> anyhow::Result<()> {
                 table.add_row(row);
             }
         }
+        eprintln!("{table}\n");
     }
     println!("{table}");
     println!(
