@@ -129,6 +129,9 @@ impl Link {
         let latest = packet.arrive_by.minus(self.soonest(now));
         if latest < now {
             self.counters.note_expired(packet.header.class, 1);
+            if self.rate.queue(now).is_some() {
+                self.traffic.note_refused(bytes as u64);
+            }
             return Err(Refused::Late);
         }
         // Where more comes than can leave, some must go: rather those that waited for half of their
@@ -136,6 +139,7 @@ impl Link {
         let send_by = now + latest.since(now) / 2;
         self.queue.push(packet.header.class, bytes, send_by, packet).map_err(|_| {
             self.counters.overflow_tx += 1;
+            self.traffic.note_refused(bytes as u64);
             Refused::QueueFull
         })
     }
@@ -216,6 +220,7 @@ impl Link {
             rate_bps: self.rate.rate_bps(),
             capacity_bps: self.rate.capacity_bps(),
             load_bps: self.traffic.load_bps(),
+            demand_bps: self.traffic.demand_bps(self.now),
             protection_tx: self.outgoing.protection,
             redundancy_tx: self.traffic.redundancy(),
         }

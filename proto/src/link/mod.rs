@@ -166,6 +166,9 @@ pub struct Quality {
     pub capacity_bps: Option<u64>,
     /// What it carries at present, bits per second.
     pub load_bps: u64,
+    /// What it was asked to carry: also what expired in its queue or found no room there. Too much of
+    /// it is remembered for some time, even if the traffic has gone elsewhere.
+    pub demand_bps: u64,
     /// How the newest group was protected; `None` before the first.
     pub protection_tx: Option<Protection>,
     /// Repeats and parity of the last second, in bytes per byte of data.

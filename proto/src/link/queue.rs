@@ -33,7 +33,16 @@ pub struct ClassQueue<T> {
 struct Lane<T> {
     waiting: VecDeque<Waiting<T>>,
     bytes: usize,
-    expired: u64,
+    expired: Expired,
+}
+
+/// What was dropped because it could not be sent in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -46,10 +55,7 @@ struct Waiting<T> {
 impl<T> ClassQueue<T> {
     /// An empty queue for a link of 20 Mbit/s.
     pub fn new() -> Self {
-        let mut queue = Self {
-            lanes: std::array::from_fn(|_| Lane { waiting: VecDeque::new(), bytes: 0, expired: 0 }),
-            most_bytes: 0,
-        };
+        let mut queue = Self { lanes: std::array::from_fn(|_| Lane::new()), most_bytes: 0 };
         queue.set_rate(START_RATE);
         queue
     }
@@ -96,8 +102,8 @@ impl<T> ClassQueue<T> {
         lane.waiting.front().map(|next| next.bytes)
     }
 
-    /// How many items of a class were dropped for their deadline since this was last asked.
-    pub fn expired(&mut self, class: Class) -> u64 {
+    /// What of a class was dropped for its deadline since this was last asked.
+    pub fn expired(&mut self, class: Class) -> Expired {
         std::mem::take(&mut self.lanes[class as usize].expired)
     }
 
@@ -126,11 +132,16 @@ impl<T> ClassQueue<T> {
 }
 
 impl<T> Lane<T> {
+    const fn new() -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, expired: Expired { packets: 0, bytes: 0 } }
+    }
+
     /// Only from the front: each item is looked at once more than it is sent.
     fn drop_expired(&mut self, now: Timestamp) {
         while self.waiting.front().is_some_and(|next| next.send_by < now) {
-            self.take();
-            self.expired += 1;
+            let bytes = self.take().map_or(0, |late| late.bytes as u64);
+            self.expired.packets += 1;
+            self.expired.bytes += bytes;
         }
     }
 
@@ -189,7 +200,7 @@ mod tests {
         assert_eq!(pop(&mut queue, at(21)), Some('d'));
         assert_eq!(
             [Class::Audio, Class::Video, Class::Video].map(|of| queue.expired(of)),
-            [0, 2, 0]
+            [(0, 0), (2, 200), (0, 0)].map(|(packets, bytes)| Expired { packets, bytes })
         );
     }
 
@@ -234,7 +245,7 @@ mod tests {
                     prop_assert_eq!(size, Some(steps[since as usize].1));
                     left.push((class, since));
                 }
-                expired += Class::ALL.into_iter().map(|of| queue.expired(of)).sum::<u64>();
+                expired += Class::ALL.into_iter().map(|of| queue.expired(of).packets).sum::<u64>();
                 let bytes: usize = queue.lanes.iter().flat_map(|l| &l.waiting).map(|w| w.bytes).sum();
                 prop_assert_eq!(queue.bytes(), bytes);
             }

@@ -1,4 +1,5 @@
-//! What a link sent in the last second: its load, and how much redundancy it may add.
+//! What a link sent in the last second: its load, what it was asked for, and how much redundancy it
+//! may add.
 
 use std::time::Duration;
 
@@ -8,6 +9,14 @@ const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_millis(100);
 /// Redundant bytes allowed per data byte, averaged over a second. Single groups may exceed it.
 const MOST_REDUNDANCY: f64 = 1.5;
+/// From this share of refused bytes on the link is overloaded: that is not the burst of a moment.
+const OVERLOAD: f64 = 0.05;
+/// So long after the first overload it is remembered, ...
+const FIRST_MEMORY: Duration = Duration::from_secs(10);
+/// ... after each further one that soon follows twice as long, ...
+const LONGEST_MEMORY: Duration = Duration::from_secs(640);
+/// ... where this many times that memory is soon.
+const SOON: u32 = 2;
 /// Redundant bytes allowed in any second, so that a slow flow's few packets can be saved.
 const LEAST_ALLOWANCE: u64 = 32 << 10;
 
@@ -16,6 +25,20 @@ struct Slot {
     total: u64,
     data: u64,
     redundant: u64,
+    refused: u64,
+}
+
+/// More was asked for than could be sent. If that were forgotten once the traffic has gone elsewhere,
+/// the link would look free and the traffic come back, again and again; so the memory grows, as the
+/// hold of a link that flaps does.
+#[derive(Clone, Copy, Debug)]
+struct Overload {
+    /// The most that was asked for, bits per second.
+    demand: u64,
+    /// Until then it is remembered, ...
+    until: Timestamp,
+    /// ... so long after it was last seen.
+    memory: Duration,
 }
 
 /// The last second in slots.
@@ -25,16 +48,20 @@ pub(super) struct Traffic {
     /// When the slot in use began, and which it is.
     since: Timestamp,
     current: usize,
+    overload: Option<Overload>,
 }
 
 impl Traffic {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { slots: [Slot::default(); SLOTS], since: now, current: 0 }
+        Self { slots: [Slot::default(); SLOTS], since: now, current: 0, overload: None }
     }
 
     /// Moves on to the slot of `now`.
     pub(super) fn advance(&mut self, now: Timestamp) {
         let passed = now.since(self.since).as_micros() / SLOT.as_micros();
+        if passed > 0 {
+            self.judge(now);
+        }
         for _ in 0..passed.min(SLOTS as u128) {
             self.current = (self.current + 1) % SLOTS;
             self.slots[self.current] = Slot::default();
@@ -55,6 +82,28 @@ impl Traffic {
     /// A repeat or parity was sent.
     pub(super) fn note_redundant(&mut self, bytes: usize) {
         self.slots[self.current].redundant += bytes as u64;
+    }
+
+    /// Bytes expired in the queue, or found no room in it.
+    pub(super) fn note_refused(&mut self, bytes: u64) {
+        self.slots[self.current].refused += bytes;
+    }
+
+    /// Looks whether the last second was an overload.
+    fn judge(&mut self, now: Timestamp) {
+        let refused: u64 = self.slots.iter().map(|slot| slot.refused).sum();
+        let demand = self.asked_bps();
+        if (refused * 8) as f64 <= demand as f64 * OVERLOAD {
+            return;
+        }
+        let (most, memory) = match self.overload {
+            Some(last) if now <= last.until => (last.demand.max(demand), last.memory),
+            Some(last) if now.since(last.until) <= last.memory * SOON => {
+                (demand, (last.memory * 2).min(LONGEST_MEMORY))
+            }
+            _ => (demand, FIRST_MEMORY),
+        };
+        self.overload = Some(Overload { demand: most, until: now + memory, memory });
     }
 
     /// Whether so many bytes of repair are within the limit.
@@ -78,8 +127,21 @@ impl Traffic {
 
     /// Bits per second over the last second.
     pub(super) fn load_bps(&self) -> u64 {
-        let bytes: u64 = self.slots.iter().map(|slot| slot.total).sum();
-        bytes * 8 * 10 / SLOTS as u64
+        self.bps(|slot| slot.total)
+    }
+
+    /// Bits per second that were to be sent: in the last second, or in an overload that is remembered.
+    pub(super) fn demand_bps(&self, now: Timestamp) -> u64 {
+        let overload = self.overload.filter(|overload| now <= overload.until);
+        self.asked_bps().max(overload.map_or(0, |overload| overload.demand))
+    }
+
+    fn asked_bps(&self) -> u64 {
+        self.bps(|slot| slot.total + slot.refused)
+    }
+
+    fn bps(&self, of: fn(&Slot) -> u64) -> u64 {
+        self.slots.iter().map(of).sum::<u64>() * 8 * 10 / SLOTS as u64
     }
 }
 
@@ -111,5 +173,33 @@ mod tests {
             traffic.note_datagram(1000);
         }
         assert_eq!(traffic.load_bps(), 80_000);
+    }
+
+    #[test]
+    fn what_was_asked_for_in_vain_is_remembered_longer_each_time() {
+        let start = Timestamp::from_micros(1_000_000);
+        let mut traffic = Traffic::new(start);
+        let mut now = start;
+        let mut run = |sent: usize, refused, slots: u32| {
+            for _ in 0..slots {
+                traffic.advance(now);
+                traffic.note_datagram(sent);
+                traffic.note_refused(refused);
+                now = now + SLOT;
+            }
+            traffic.advance(now);
+            traffic.demand_bps(now)
+        };
+        assert!((7_200_000..8_100_000).contains(&run(100_000, 1_000, 20)), "a burst of a moment");
+        assert_eq!(run(0, 0, 11), 0, "is forgotten");
+        for memory in [10, 20, 40] {
+            let asked = run(100_000, 100_000, 20);
+            assert!((14_000_000..=16_000_000).contains(&asked), "{asked}");
+            assert!(run(0, 0, memory * 10 - 1) >= 14_000_000, "still known after {memory} s");
+            assert_eq!(run(0, 0, 21), 0, "forgotten after {memory} s");
+        }
+        run(0, 0, 1_000);
+        run(100_000, 100_000, 20);
+        assert_eq!(run(0, 0, 120), 0, "long ago: as the first time");
     }
 }

@@ -184,7 +184,7 @@ impl Link {
     fn peek_bytes(&mut self, now: Timestamp) -> Option<usize> {
         Class::ALL.into_iter().find_map(|class| {
             let next = self.queue.peek_bytes(class, now);
-            self.counters.note_expired(class, self.queue.expired(class));
+            self.note_expired(class);
             next
         })
     }
@@ -193,7 +193,7 @@ impl Link {
     fn next_packet(&mut self, class: Class, now: Timestamp) -> Option<(super::Outbound, usize)> {
         loop {
             let bytes = self.queue.peek_bytes(class, now);
-            self.counters.note_expired(class, self.queue.expired(class));
+            self.note_expired(class);
             if bytes? + DATA_OVERHEAD > self.packer.room() {
                 return None;
             }
@@ -206,6 +206,12 @@ impl Link {
                 None => self.counters.note_expired(class, 1),
             }
         }
+    }
+
+    fn note_expired(&mut self, class: Class) {
+        let expired = self.queue.expired(class);
+        self.counters.note_expired(class, expired.packets);
+        self.traffic.note_refused(expired.bytes);
     }
 
     /// A packet is sent for the first time.

@@ -467,7 +467,7 @@ impl<T: Trust> Control<T> {
             loss: quality.loss_tx_at_most,
             burst: quality.burst_tx,
             capacity_kbps: quality.capacity_bps.map_or(0, kbps),
-            load_kbps: kbps(quality.load_bps),
+            load_kbps: kbps(quality.demand_bps),
             cost: Duration::ZERO,
             max_packet: u16::try_from(*max_packet).unwrap_or(u16::MAX),
         })

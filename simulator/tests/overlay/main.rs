@@ -6,6 +6,7 @@ mod counters;
 mod degraded;
 mod disjoint;
 mod failures;
+mod full;
 mod members;
 #[path = "../../examples/failover/mesh.rs"]
 mod mesh;
