@@ -1,5 +1,6 @@
 //! `tradewind-sim`: worlds for Tradewind, from the command line.
 
+mod import;
 mod terminal;
 
 use std::io::Write;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tradewind_simulator::baseline::{self, Way};
 use tradewind_simulator::outcome::Outcome;
-use tradewind_simulator::world::{World, WorldError};
+use tradewind_simulator::world::{World, WorldError, builtin};
 use tradewind_simulator::{demo, emulation};
 
+use import::ImportArgs;
 use terminal::Terminal;
 use tradewind_simulator::relays::RealRelays;
 
@@ -33,7 +35,8 @@ enum Command {
     #[command(after_help = "Examples:\n  tradewind-sim emulate my-world.toml\n  \
         tradewind-sim emulate my-world.toml --seed 7 --json > result.json")]
     Emulate {
-        /// The world file (TOML; the format is described in simulator/README.md)
+        /// A world file (TOML; the format is described in simulator/README.md), or a built-in world
+        /// by its name (see `tradewind-sim worlds`)
         world: PathBuf,
         #[command(flatten)]
         real_time: RealTime,
@@ -45,7 +48,8 @@ enum Command {
     #[command(after_help = "Examples:\n  tradewind-sim run my-world.toml\n  \
         tradewind-sim run my-world.toml --seed 7 --json > result.json")]
     Run {
-        /// The world file (TOML; the format is described in simulator/README.md)
+        /// A world file (TOML; the format is described in simulator/README.md), or a built-in world
+        /// by its name (see `tradewind-sim worlds`)
         world: PathBuf,
         #[command(flatten)]
         options: Options,
@@ -61,6 +65,14 @@ enum Command {
         #[command(flatten)]
         real_time: RealTime,
     },
+    /// List the worlds that are built in, by the names that `run` and `emulate` know
+    Worlds,
+    /// Make a world file from latencies, places or a topology
+    #[command(
+        after_help = "Examples:\n  tradewind-sim import graphml Geant2012.graphml -o geant.toml\n  \
+        tradewind-sim import csv latency.csv > world.toml"
+    )]
+    Import(ImportArgs),
 }
 
 #[derive(Args)]
@@ -145,6 +157,14 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print(&outcome, &real_time.options, false)?;
             Ok(outcome.overlay_is_better() && !outcome.interrupted())
         }
+        Command::Worlds => {
+            let mut out = std::io::stdout().lock();
+            for world in builtin::WORLDS {
+                writeln!(out, "{:<12} {}", world.name, world.about)?;
+            }
+            Ok(true)
+        }
+        Command::Import(args) => args.run().map(|()| true),
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod quantity;
 mod source;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -21,6 +22,7 @@ use tradewind_proto::statement::{Policy, Rule};
 use tradewind_proto::units::{Class, PopId, Redundancy};
 use tradewind_proto::wire::WireError;
 use tradewind_relay::node::Mesh;
+use tradewind_router::routes::RouterConfig;
 
 use error::Fault;
 pub use error::WorldError;
@@ -270,7 +272,7 @@ impl World {
     /// The most packets of one flow.
     pub const MAX_PACKETS: u64 = 50_000_000;
 
-    /// Reads and checks a world file.
+    /// Reads and checks a world file, or the built-in world of that name if there is no such file.
     ///
     /// # Errors
     ///
@@ -278,12 +280,23 @@ impl World {
     /// sentence with file and line.
     pub fn load(path: &Path) -> Result<Self, WorldError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| WorldError {
-            file: file.clone(),
-            line: None,
-            message: format!("can't read the world file: {error}"),
-        })?;
-        Self::parse(&file, &text)
+        Self::parse(&file, &Self::read(path)?)
+    }
+
+    /// The text of a world file or of a built-in world, unchecked.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read.
+    pub fn read(path: &Path) -> Result<String, WorldError> {
+        let file = path.display().to_string();
+        // What looks like a path or has an ending is no name of a built-in world.
+        let named = path.components().count() == 1 && path.extension().is_none();
+        let text = match std::fs::read_to_string(path) {
+            Err(_) if named && !path.exists() => builtin::text(&file).map(str::to_owned),
+            read => read.map_err(|error| format!("can't read the world file: {error}")),
+        };
+        text.map_err(|message| WorldError { file, line: None, message })
     }
 
     /// Checks the text of a world file; `file` is its name in errors, and files that it names are
@@ -317,35 +330,26 @@ impl World {
         if self.mesh == Mesh::Peers {
             return peers;
         }
-        let towards_first = self.towards_first(&peers);
-        for (pop, dialled) in &mut peers {
-            dialled.truncate(Self::FIRST_PEERS);
-            if let Some(next) = towards_first.get(pop)
-                && !dialled.contains(next)
-            {
-                dialled.push(next);
+        let first = self.pops.first().map(|pop| &pop.id);
+        let towards_first = first.map(|first| breadth_first(first, &peers)).unwrap_or_default();
+        peers.values_mut().for_each(|dialled| dialled.truncate(Self::FIRST_PEERS));
+        for step in towards_first {
+            let dialled = peers.entry(step.pop).or_default();
+            if !dialled.contains(&step.next) {
+                dialled.push(step.next);
             }
         }
         peers
     }
 
-    /// The next PoP on a way of the fewest links to the first one (breadth first).
-    fn towards_first<'a>(
-        &'a self,
-        linked: &BTreeMap<&'a PopId, Vec<&'a PopId>>,
-    ) -> BTreeMap<&'a PopId, &'a PopId> {
-        let mut next = BTreeMap::new();
-        let first = self.pops.first().map(|pop| &pop.id);
-        let mut reached: VecDeque<_> = first.into_iter().collect();
-        while let Some(here) = reached.pop_front() {
-            for &other in &linked[here] {
-                if Some(other) != first && !next.contains_key(other) {
-                    next.insert(other, here);
-                    reached.push_back(other);
-                }
-            }
-        }
-        next
+    /// One of the PoPs that are the most links away from `pop` and that a route reaches; `None` if it
+    /// has no link.
+    fn farthest(&self, pop: &PopId) -> Option<&PopId> {
+        let linked =
+            self.pops.iter().map(|pop| (&pop.id, self.neighbours(&pop.id).collect())).collect();
+        let most = RouterConfig::default().max_links;
+        let found = breadth_first(pop, &linked).into_iter();
+        found.take_while(|step| step.links <= most).last().map(|step| step.pop)
     }
 
     /// The PoPs whose relays start only when they join.
@@ -384,6 +388,27 @@ pub(crate) fn rows<'a>(flows: impl IntoIterator<Item = &'a Traffic>) -> Vec<(&'a
         rows[row].1.push(at);
     }
     rows
+}
+
+/// A PoP, the next on a shortest way to the goal, and how many links that way has.
+struct Step<'a> {
+    pop: &'a PopId,
+    next: &'a PopId,
+    links: usize,
+}
+
+/// The PoPs that links join to `goal`, the nearest by number of links first.
+fn breadth_first<'a>(goal: &PopId, linked: &BTreeMap<&'a PopId, Vec<&'a PopId>>) -> Vec<Step<'a>> {
+    let mut found = Vec::new();
+    let Some((&goal, _)) = linked.get_key_value(goal) else { return found };
+    let (mut reached, mut seen) = (VecDeque::from([(goal, 0)]), BTreeSet::from([goal]));
+    while let Some((next, links)) = reached.pop_front() {
+        for &pop in linked[next].iter().filter(|pop| seen.insert(**pop)) {
+            found.push(Step { pop, next, links: links + 1 });
+            reached.push_back((pop, links + 1));
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl<'a> Rule<'a> {
     fn delay(&self, from: usize, to: usize, km: Option<f64>) -> Checked<Option<Duration>> {
         let measured = self.matrix.as_ref().and_then(|matrix| matrix.round_trip_ms(from, to));
         if let Some(round_trip) = measured {
-            return Ok(Some(Duration::from_secs_f64(round_trip / 2e3)));
+            return Ok(Some(millis(round_trip / 2.0)));
         }
         let Some(distance) = self.distance else {
             return Ok(self.table.link_keys().delay.map(|Span(delay)| delay));
@@ -172,7 +172,7 @@ impl<'a> Rule<'a> {
             Some(km) => km,
             None => distance_km(self.location(from)?, self.location(to)?),
         };
-        Ok(Some(Duration::from_secs_f64(km * distance.factor / FIBRE_KM_PER_MS / 1e3)))
+        Ok(Some(millis(km * distance.factor / FIBRE_KM_PER_MS)))
     }
 
     fn location(&self, pop: usize) -> Checked<[f64; 2]> {
@@ -196,6 +196,11 @@ impl<'a> Rule<'a> {
         };
         Unlinked { id: pop.clone(), at: self.at.clone(), why }
     }
+}
+
+/// In whole microseconds, as links count.
+fn millis(millis: f64) -> Duration {
+    Duration::from_micros((millis * 1e3).round() as u64)
 }
 
 /// The links of each PoP to the `nearest` others and from them, and those of a shortest tree that

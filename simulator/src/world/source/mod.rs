@@ -107,7 +107,13 @@ impl Source {
         wrong(&self.name, line.into(), message.to_string())
     }
 
-    /// The places in the file: the rows of a CSV file, the nodes of a topology.
+    /// Whether it is a table of round trips.
+    pub(super) fn has_round_trips(&self) -> bool {
+        self.kind() == "csv" && table::has_round_trips(self)
+    }
+
+    /// The places in the file: the rows of a CSV file, or those that its round trips are between;
+    /// the nodes of a topology.
     pub(super) fn places(&self) -> Result<Vec<Pop>, WorldError> {
         match self.kind().as_str() {
             "csv" => table::places(self),

@@ -1,6 +1,6 @@
 //! CSV files: one line of column names, then a row a place or a measurement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use csv::StringRecord;
 use tradewind_proto::units::PopId;
@@ -66,6 +66,14 @@ impl<'a> Table<'a> {
         self.source.wrong(self.line(), message)
     }
 
+    /// Whether there is room for one more place beside so many.
+    fn check_room(&self, places: usize) -> Result<(), WorldError> {
+        match places < MAX_PLACES {
+            true => Ok(()),
+            false => Err(self.wrong(format!("more than {MAX_PLACES} places"))),
+        }
+    }
+
     fn line(&self) -> Option<usize> {
         self.row.position().and_then(|position| usize::try_from(position.line()).ok())
     }
@@ -82,20 +90,50 @@ fn explain(source: &Source, error: &csv::Error) -> WorldError {
     source.wrong(line, message)
 }
 
-/// The rows of a table of places.
+const FROM: &[&str] = &["from", "src", "source"];
+const TO: &[&str] = &["to", "dst", "target"];
+const ROUND_TRIP: &[&str] = &["rtt_ms", "rtt"];
+
+/// Whether it has the columns of a matrix; one that is no table has not.
+pub(super) fn has_round_trips(source: &Source) -> bool {
+    let has =
+        |table: Table<'_>| [FROM, TO, ROUND_TRIP].iter().all(|names| table.find(names).is_some());
+    Table::new(source).is_ok_and(has)
+}
+
+/// The rows of a table of places, or the places that a table of round trips names.
 pub(super) fn places(source: &Source) -> Result<Vec<Pop>, WorldError> {
+    if has_round_trips(source) {
+        return ends(source);
+    }
     let mut table = Table::new(source)?;
     table.column(&["id", "label", "name", "city"])?;
     let (mut names, mut places) = (Names::default(), Vec::new());
     while table.next()? {
-        if places.len() == MAX_PLACES {
-            return Err(table.wrong(format!("more than {MAX_PLACES} places")));
-        }
+        table.check_room(places.len())?;
         let mut row = Attributes::new(source, table.line());
         for (at, column) in table.columns.iter().enumerate() {
             row.set(column, table.text(at));
         }
         places.push(place(&row, &mut names)?);
+    }
+    Ok(places)
+}
+
+/// The places that round trips are between, in the order of the table.
+fn ends(source: &Source) -> Result<Vec<Pop>, WorldError> {
+    let mut table = Table::new(source)?;
+    let (from, to) = (table.column(FROM)?, table.column(TO)?);
+    let (mut seen, mut names, mut places) = (HashSet::new(), Names::default(), Vec::new());
+    while table.next()? {
+        for column in [from, to] {
+            if seen.insert(table.text(column).to_owned()) {
+                table.check_room(places.len())?;
+                let mut end = Attributes::new(source, table.line());
+                end.set("id", table.text(column));
+                places.push(place(&end, &mut names)?);
+            }
+        }
     }
     Ok(places)
 }
@@ -113,9 +151,9 @@ impl Matrix {
         pops: &HashMap<PopId, usize>,
     ) -> Result<Self, WorldError> {
         let mut table = Table::new(source)?;
-        let from = table.column(&["from", "src", "source"])?;
-        let to = table.column(&["to", "dst", "target"])?;
-        let rtt = table.column(&["rtt_ms", "rtt"])?;
+        let from = table.column(FROM)?;
+        let to = table.column(TO)?;
+        let rtt = table.column(ROUND_TRIP)?;
         let mut places = HashMap::new();
         let mut matrix = Self { round_trips: HashMap::new() };
         while table.next()? {
