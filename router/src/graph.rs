@@ -5,7 +5,6 @@
 
 use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
-use petgraph::visit::EdgeRef;
 use tradewind_proto::statement::{LinkStatement, ServiceStatement};
 use tradewind_proto::units::{PopId, PopKey, Timestamp};
 
@@ -79,10 +78,10 @@ impl Graph {
         }
         let mut moved = false;
         for (node, member) in lsdb.members().enumerate() {
-            moved |= self.refresh_member(NodeIndex::new(node), member);
+            moved |= !self.refresh_member(NodeIndex::new(node), member);
         }
         if moved {
-            self.reindex();
+            self.rebuild(lsdb);
         }
         false
     }
@@ -104,32 +103,23 @@ impl Graph {
         self.reindex();
     }
 
-    /// Takes over one member. Returns whether links appeared or left.
+    /// Takes over one member. Returns whether its links lead where they led before: links that
+    /// appear or leave call for a new graph, in which they stand in the order of their ends.
     fn refresh_member(&mut self, node: NodeIndex, member: &Member) -> bool {
         if self.graph[node].changed == member.changed() {
-            return false;
+            return true;
         }
-        let links = self.graph.edge_count();
         self.graph[node] = relay(member);
-        let mut kept = vec![None; self.keys.len()];
-        for edge in self.graph.edges(node) {
-            kept[edge.target().index()] = Some(edge.id());
-        }
+        let mut links = 0;
         for held in member.links() {
             let Some(to) = self.target(member, held) else { continue };
-            match kept[to.index()].take() {
-                Some(edge) => self.graph[edge] = Link::new(held),
-                None => drop(self.graph.add_edge(node, to, Link::new(held))),
-            }
+            let Some(edge) = self.edge(node.index() as Node, to.index() as Node) else {
+                return false;
+            };
+            self.graph[edge] = Link::new(held);
+            links += 1;
         }
-        let added = self.graph.edge_count() > links;
-        let mut gone: Vec<EdgeIndex> = kept.into_iter().flatten().collect();
-        gone.sort_unstable();
-        // From the back: removing an edge moves the last one into its place.
-        for &edge in gone.iter().rev() {
-            self.graph.remove_edge(edge);
-        }
-        added || !gone.is_empty()
+        links == self.graph.edges(node).count()
     }
 
     fn reindex(&mut self) {
@@ -207,8 +197,11 @@ impl Graph {
 
     /// The link between two relays.
     pub fn link(&self, from: Node, to: Node) -> Option<&Link> {
-        let at = usize::try_from(self.index.cost(from, to)?).ok()?;
-        self.graph.edge_weight(EdgeIndex::new(at))
+        self.graph.edge_weight(self.edge(from, to)?)
+    }
+
+    fn edge(&self, from: Node, to: Node) -> Option<EdgeIndex> {
+        usize::try_from(self.index.cost(from, to)?).ok().map(EdgeIndex::new)
     }
 
     /// Every link with its two ends and its metric.
