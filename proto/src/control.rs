@@ -90,6 +90,20 @@ impl Message {
         }
     }
 
+    /// How many bytes [`Self::encode`] appends.
+    pub fn encoded_len(&self) -> usize {
+        let contents = |len| LENGTH + 1 + len;
+        match self {
+            Self::Hello(hello) => contents(2 + 1 + hello.id.as_str().len() + 8 + 8 + 2),
+            Self::Statement(signed) => contents(SIGNATURE + signed.body.len()),
+            Self::Digest(entries) => {
+                let messages = entries.len().div_ceil(MAX_DIGEST).max(1);
+                messages * contents(2) + entries.len() * ENTRY
+            }
+            Self::Bye => contents(0),
+        }
+    }
+
     /// Takes a whole message off the front of what a stream has brought; `None` while it is
     /// incomplete. After an error the stream can't be read any further.
     pub fn decode(stream: &mut BytesMut) -> Result<Option<Self>, WireError> {

@@ -135,6 +135,16 @@ pub enum Heat {
     Cold,
 }
 
+impl Heat {
+    /// The longest that a link is silent.
+    pub const fn gap(self) -> Duration {
+        match self {
+            Self::Hot => Duration::from_millis(10),
+            Self::Cold => Duration::from_secs(1),
+        }
+    }
+}
+
 /// What the link measured. `tx`: towards the neighbour, `rx`: from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {

@@ -13,10 +13,8 @@ use crate::frame::{DATA_OVERHEAD, FIRST_PARITY, Frame, Heartbeat, PARITY_OVERHEA
 use crate::packet::Header;
 use crate::units::{Class, LinkSeq, Timestamp};
 
-/// A hot link is not silent for longer.
-const HOT_GAP: Duration = Duration::from_millis(10);
-/// Nor a cold one.
-const COLD_GAP: Duration = Duration::from_secs(1);
+/// Longer spacing of sends is not told apart.
+const HOT_GAP: Duration = Heat::Hot.gap();
 /// The first heartbeat after data on a cold link; the next ones wait twice as long each.
 const FIRST_GAP: Duration = Duration::from_millis(25);
 /// The most frames in one datagram.
@@ -53,10 +51,7 @@ impl Beats {
 
     /// The longest silence.
     pub(super) fn gap(&self) -> Duration {
-        match self.heat {
-            Heat::Hot => HOT_GAP,
-            Heat::Cold => COLD_GAP,
-        }
+        self.heat.gap()
     }
 
     /// When the next heartbeat is due.

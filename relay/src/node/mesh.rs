@@ -7,7 +7,7 @@ use tradewind_router::tables::Tables;
 use super::Mesh;
 
 /// Up to this many members everybody is everybody's neighbour.
-const FULL_UP_TO: usize = 64;
+pub const FULL_UP_TO: usize = 64;
 /// Above that, so many of the nearest,
 const NEAREST: usize = 16;
 /// and so many spread evenly over the others.
@@ -33,10 +33,16 @@ pub fn wanted<'a>(
     if mesh == Mesh::Auto && others.len() >= FULL_UP_TO {
         // Those without a route yet come last.
         others.sort_by_key(|&(delay, key, ..)| (delay.is_none(), delay, key));
-        let far = others.split_off(NEAREST);
-        others.extend((0..SPREAD).filter_map(|n| far.get(n * far.len() / SPREAD)));
+        others = near_and_spread(others);
     }
     others.into_iter().map(|(_, key, address, incarnation)| (key, address, incarnation)).collect()
+}
+
+/// Of all others, the nearest first, those that become neighbours in a large overlay.
+pub fn near_and_spread<T: Copy>(mut others: Vec<T>) -> Vec<T> {
+    let far = others.split_off(NEAREST.min(others.len()));
+    others.extend((0..SPREAD).filter_map(|n| far.get(n * far.len() / SPREAD)));
+    others
 }
 
 #[cfg(test)]

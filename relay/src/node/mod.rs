@@ -17,7 +17,7 @@ pub mod edge;
 mod forward;
 #[cfg(test)]
 mod joining_tests;
-mod mesh;
+pub mod mesh;
 pub mod neighbour;
 mod output;
 
@@ -78,6 +78,18 @@ pub enum Mesh {
     Full,
     /// Only the configured peers.
     Peers,
+}
+
+/// The neighbours that stand by for the next one on `path`, which stands at the relay of `tables`:
+/// they are watched as closely.
+pub fn standbys_of(
+    tables: &Tables,
+    path: &Path,
+    policy: PolicyId,
+) -> impl Iterator<Item = PopKey> + use<> {
+    let detour = tables.detour(path, policy, 0).and_then(|path| path.next());
+    let backup = tables.route(policy, path.last()).and_then(|route| route.backup.as_ref());
+    detour.into_iter().chain(backup.and_then(|way| way.path.next()))
 }
 
 /// One relay.
@@ -377,10 +389,7 @@ impl<T: Trust> Node<T> {
         for (_, neighbour) in self.neighbours.iter().filter(|(_, n)| n.used(now)) {
             let Some((path, policy)) = neighbour.sample else { continue };
             let Some(path) = self.standing_here(path) else { continue };
-            standbys.extend(self.tables.detour(&path, policy, 0).and_then(|path| path.next()));
-            let route = self.tables.route(policy, path.last());
-            let backup = route.and_then(|route| route.backup.as_ref());
-            standbys.extend(backup.and_then(|way| way.path.next()));
+            standbys.extend(standbys_of(&self.tables, &path, policy));
         }
         for key in standbys {
             if let Some(neighbour) = self.neighbours.get_mut(key) {

@@ -455,21 +455,9 @@ impl Sending<'_> {
             }
             self.flow.state = FlowState::Choosing;
         }
-        let (policy, service) = (self.spec.policy, &self.spec.service.service);
-        if let Some(pop) = self.spec.service.pop {
-            // A relay further off refuses what it doesn't have; this one would have to ask itself.
-            if pop == own && !routes.serves(policy, own, service) {
-                return Err(self.no_way(routes, DropReason::NoInstance));
-            }
-            return Ok(self.settle(pop));
-        }
-        let settled = self.flow.egress.filter(|_| self.flow.state != FlowState::Choosing);
-        if let Some(pop) = settled.filter(|&pop| routes.serves(policy, pop, service)) {
-            return Ok(pop);
-        }
-        let (pop, ports) = routes
-            .nearest(policy, service)
-            .ok_or_else(|| self.no_way(routes, DropReason::NoInstance))?;
+        let held = self.flow.egress.filter(|_| self.flow.state != FlowState::Choosing);
+        let instance = self.spec.service.instance(routes, self.spec.policy, own, held);
+        let (pop, ports) = instance.ok_or_else(|| self.no_way(routes, DropReason::NoInstance))?;
         if self.source.port_offset >= ports {
             return Err(DropReason::PortOutOfRange);
         }

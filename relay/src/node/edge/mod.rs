@@ -32,12 +32,11 @@ mod routes;
 
 pub use counters::{DropCounts, DropReason, EdgeCounters};
 pub use info::{FlowEnd, FlowInfo, FlowState, FlowWarning, MAX_RECORDED_PATHS, RecordedPath};
-pub use routes::{DEADLINE_MARGIN, Routes};
+pub use routes::{Alone, DEADLINE_MARGIN, Routes, Terms, Ways};
 
 use egress::Egress;
 use ingress::{Ingress, Source};
 use outbox::Outbox;
-use routes::Terms;
 
 /// A flow silent for this long may be ended to make room for a new one.
 const EVICTABLE: Duration = Duration::from_secs(10);
@@ -58,6 +57,28 @@ pub struct Target {
     pub pop: Option<PopKey>,
 }
 
+impl Target {
+    /// The relay that serves a flow which enters at `own`, and its ports, where those matter: the one
+    /// that did, `held`, or else the best one now.
+    pub fn instance(
+        &self,
+        routes: &impl Routes,
+        policy: PolicyId,
+        own: PopKey,
+        held: Option<PopKey>,
+    ) -> Option<(PopKey, u16)> {
+        if let Some(pop) = self.pop {
+            // A relay further off refuses what it doesn't have; this one would have to ask itself.
+            let there = pop != own || routes.serves(policy, own, &self.service);
+            return there.then_some((pop, u16::MAX));
+        }
+        match held.filter(|&pop| routes.serves(policy, pop, &self.service)) {
+            Some(pop) => Some((pop, u16::MAX)),
+            None => routes.nearest(policy, &self.service),
+        }
+    }
+}
+
 /// A tunnel: local UDP ports whose packets enter the overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelSpec {
@@ -76,7 +97,8 @@ pub struct TunnelSpec {
 }
 
 impl TunnelSpec {
-    const fn terms(&self) -> Terms {
+    /// What both ends of its flows do with their packets.
+    pub const fn terms(&self) -> Terms {
         Terms {
             class: self.class,
             deadline: self.deadline,

@@ -45,11 +45,15 @@ impl Routes for Tables {
 
 /// What both ends of a flow do with its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Terms {
-    pub(super) class: Class,
-    pub(super) deadline: Duration,
-    pub(super) policy: PolicyId,
-    pub(super) redundancy: Redundancy,
+pub struct Terms {
+    /// How it is ranked.
+    pub class: Class,
+    /// How long after entering a packet is worth delivering.
+    pub deadline: Duration,
+    /// Which relays it may visit.
+    pub policy: PolicyId,
+    /// How many copies travel.
+    pub redundancy: Redundancy,
 }
 
 impl Terms {
@@ -61,21 +65,22 @@ impl Terms {
 
 /// Where one packet goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ways {
-    pub(super) path: Path,
+pub struct Ways {
+    /// The ingress first.
+    pub path: Path,
     /// A second copy takes this one.
-    pub(super) copy: Option<Path>,
+    pub copy: Option<Path>,
     /// Of the faster of the two.
-    pub(super) delay: Duration,
+    pub delay: Duration,
     /// The largest packet that both carry.
-    pub(super) max_packet: usize,
+    pub max_packet: usize,
     /// Why there is one path for a flow that wants two.
-    pub(super) alone: Option<Alone>,
+    pub alone: Option<Alone>,
 }
 
 /// Why there is no second path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Alone {
+pub enum Alone {
     /// Nobody has looked for one yet.
     Unasked,
     /// There is none.
@@ -96,12 +101,7 @@ impl Ways {
     }
 
     /// The ways from `own` to `to`; `None`: there is no allowed one.
-    pub(super) fn find(
-        routes: &impl Routes,
-        terms: &Terms,
-        own: PopKey,
-        to: PopKey,
-    ) -> Option<Self> {
+    pub fn find(routes: &impl Routes, terms: &Terms, own: PopKey, to: PopKey) -> Option<Self> {
         if own == to {
             return Self::at_home(own);
         }
@@ -130,7 +130,7 @@ impl Ways {
     }
 
     /// The deadline to work with: the configured one, unless no packet could meet it.
-    pub(super) fn stretch(&self, deadline: Duration) -> Duration {
+    pub fn stretch(&self, deadline: Duration) -> Duration {
         deadline.max(self.delay + DEADLINE_MARGIN)
     }
 }
