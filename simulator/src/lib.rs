@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod demo;
 pub mod emulation;
 pub mod emulator;
+mod fluid;
 pub mod link;
 pub mod outcome;
 pub mod overlay;

@@ -42,7 +42,7 @@ use crate::traffic::{Departures, FlowReport, Meter, Stamp};
 /// True time when a simulation begins: late enough for clocks that are hours behind.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 /// For how long the daemon forwards after it has said that it leaves.
-const LEAVING: Duration = Duration::from_secs(2);
+pub(crate) const LEAVING: Duration = Duration::from_secs(2);
 /// What the daemon leaves its goodbye to travel, before it closes its connections.
 const FAREWELL: Duration = Duration::from_millis(100);
 /// A relay that asks so often in a row to be woken at once never stops.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use tradewind_proto::statement::Policy;
 use tradewind_proto::units::{PolicyId, PopId, Timestamp};
 use tradewind_relay::node::News;
 use tradewind_router::explain::Target;
@@ -17,18 +18,19 @@ use tradewind_router::lsdb::Labels;
 
 use crate::baseline::Way;
 use crate::emulator::LinkReport;
+use crate::fluid;
 use crate::link::LinkSpec;
 use crate::outcome::{FlowOutcome, LivenessAt, Outcome, RouteAt, WireUse};
 use crate::overlay::{FlowNumber, FlowSpec, Overlay, RelaySpec, START, Watch};
 use crate::progress::{Figures, FlowTick, Progress, Tick};
 use crate::script::{self, Stage};
 use crate::traffic::FlowReport;
-use crate::world::{LinkId, Pop, Traffic, World};
+use crate::world::{Fidelity, LinkId, Pop, Traffic, World};
 
 /// How long relays may take until every flow has a route.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How often progress is told.
-const TICK: Duration = Duration::from_millis(250);
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// How long to wait for stragglers after the last packet, beyond the longest deadline.
 const LINGER: Duration = Duration::from_secs(1);
 /// So many of the first flows, and of the worst, have their routes explained.
@@ -40,6 +42,9 @@ const EXPLAINED: usize = 20;
 ///
 /// Flows that get no route within 20 s, an interruption before traffic began.
 pub fn run(world: &World, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
+    if world.fidelity == Fidelity::Flow {
+        return fluid::run(world, progress);
+    }
     let (overlay, flows) = build(world)?;
     let mut run = Run { world, overlay, flows, begun: Duration::ZERO, happened: Vec::new() };
     run.wait_for_routes(progress)?;
@@ -48,11 +53,7 @@ pub fn run(world: &World, progress: &mut dyn Progress) -> anyhow::Result<Outcome
 
 /// The relays of a world, running, and a tunnel for each flow.
 fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
-    let mut policies = Vec::with_capacity(world.policies.len());
-    for rule in &world.policies {
-        let policy = rule.policy();
-        policies.push(policy.with_context(|| format!("policy \"{}\"", rule.name))?);
-    }
+    let policies = policies(world)?;
     let mut overlay = Overlay::new(world.seed);
     let peers = world.peers();
     for pop in &world.pops {
@@ -103,10 +104,30 @@ pub(crate) fn merged_rows(
     world.rows().into_iter().map(merged).collect()
 }
 
-fn labels(pop: &Pop) -> Labels {
+/// The rules of a world as relays state them.
+pub(crate) fn policies(world: &World) -> anyhow::Result<Vec<Policy>> {
+    let mut policies = Vec::with_capacity(world.policies.len());
+    for rule in &world.policies {
+        let policy = rule.policy();
+        policies.push(policy.with_context(|| format!("policy \"{}\"", rule.name))?);
+    }
+    Ok(policies)
+}
+
+/// What a PoP's certificate says.
+pub(crate) fn labels(pop: &Pop) -> Labels {
     let [region, country, provider] = [&pop.region, &pop.country, &pop.provider]
         .map(|label| label.as_ref().map(|label| label.as_str().to_owned()));
     Labels { region, country, provider }
+}
+
+/// The flows whose routes are explained: the first, and the worst.
+pub(crate) fn explained(flows: &[FlowOutcome]) -> Vec<usize> {
+    let mut worst: Vec<usize> = (0..flows.len()).collect();
+    worst.sort_by(|&a, &b| {
+        flows[a].overlay.in_time_share().total_cmp(&flows[b].overlay.in_time_share())
+    });
+    (0..EXPLAINED.min(flows.len())).chain(worst.into_iter().take(EXPLAINED)).collect()
 }
 
 struct Run<'a> {
@@ -249,12 +270,7 @@ impl Run<'_> {
 
     /// The account of their routes that the ingress routers of the first and the worst flows give.
     fn explain(&self, flows: &mut [FlowOutcome]) {
-        let mut worst: Vec<usize> = (0..flows.len()).collect();
-        worst.sort_by(|&a, &b| {
-            flows[a].overlay.in_time_share().total_cmp(&flows[b].overlay.in_time_share())
-        });
-        let first = 0..EXPLAINED.min(flows.len());
-        for at in first.chain(worst.into_iter().take(EXPLAINED)) {
+        for at in explained(flows) {
             let Traffic { from, to, .. } = &flows[at].traffic;
             let policy = self.overlay.policy_of(self.flows[at]);
             let now = self.overlay.clock(from.as_str());

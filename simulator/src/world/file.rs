@@ -9,7 +9,7 @@ use tradewind_proto::units::{Class, PopId, Redundancy};
 use tradewind_relay::node::Mesh;
 
 use super::quantity::{BitRate, Burst, Bytes, Share, Span};
-use super::{Label, PolicyRule};
+use super::{Fidelity, Label, PolicyRule};
 
 /// The whole file.
 #[derive(Deserialize)]
@@ -48,6 +48,8 @@ pub(super) struct RunTable {
     pub(super) warmup: Option<Span>,
     #[serde(default)]
     pub(super) mesh: MeshKey,
+    #[serde(default)]
+    pub(super) fidelity: Fidelity,
 }
 
 /// `mesh`; by default the links of the world are those that relays use.

@@ -47,6 +47,8 @@ pub struct World {
     pub warmup: Duration,
     /// Which of the PoPs that a relay has links to become its neighbours.
     pub mesh: Mesh,
+    /// How closely packets are looked at, in virtual time.
+    pub fidelity: Fidelity,
     /// The PoPs, in the order of the file.
     pub pops: Vec<Pop>,
     /// Every direction of every link. PoPs without a link can't reach each other directly.
@@ -61,6 +63,17 @@ pub struct World {
     pub events: Vec<Event>,
     /// The most bytes that all links may carry for each payload byte that crosses one.
     pub wire_limit: Option<f64>,
+}
+
+/// How closely a run in virtual time looks at packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fidelity {
+    /// Each is sent, repaired and counted by the daemon's own protocol.
+    #[default]
+    Packet,
+    /// Flows are rates; for large worlds.
+    Flow,
 }
 
 /// A place with a relay.

@@ -35,7 +35,7 @@ type Checked<T> = Result<T, Fault>;
 
 /// `sources` reads the files that the world names.
 pub(super) fn world(file: WorldFile, mut sources: Sources) -> Checked<World> {
-    let RunTable { name, seed, duration, warmup, mesh } = file.run;
+    let RunTable { name, seed, duration, warmup, mesh, fidelity } = file.run;
     let duration = match duration {
         Some(span) if span.get_ref().0.is_zero() => {
             return Err(Fault::new(span.span(), "a run needs a duration above zero"));
@@ -61,6 +61,7 @@ pub(super) fn world(file: WorldFile, mut sources: Sources) -> Checked<World> {
         duration,
         warmup: warmup.map_or(DEFAULT_WARMUP, |span| span.0),
         mesh: mesh.0,
+        fidelity,
         pops: pops.list,
         links,
         traffic,
