@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use tradewind_proto::flow::fragment::fragments;
 use tradewind_proto::frame::DATA_OVERHEAD;
-use tradewind_proto::link::plan::OperatingPoint;
+use tradewind_proto::link::plan::{self, OperatingPoint};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{Budget, FlowId, FlowSeq, PolicyId, PopKey, Redundancy, Timestamp};
 use tradewind_relay::node::edge::{Alone, Target, TunnelSpec, Ways};
@@ -329,6 +329,7 @@ impl Flow {
                     loss: out.loss(),
                     burst: out.burst(100.0),
                     believed: OperatingPoint::new(port.believed.0, port.believed.1),
+                    target: plan::Target::new(self.spec.class, course.pipes.len()),
                 },
                 expected: rtt / 2.0 + 2.0 * jitter + GUARD,
                 round_expected: rtt + jitter + 1.5 * found,

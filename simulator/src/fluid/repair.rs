@@ -10,14 +10,45 @@ use std::sync::Arc;
 
 use tradewind_proto::link::Recovery;
 use tradewind_proto::link::code::MAX_DATA;
-use tradewind_proto::link::plan::{LossCounts, MAX_CHANCES, OperatingPoint, Plan, Planner};
+use tradewind_proto::link::plan::{MAX_CHANCES, OperatingPoint, Plan, Target};
 
-/// The share of its packets that a link may lose for good (`proto/src/link/machine.rs`).
-const RESIDUAL: f64 = 1e-5;
 /// The most shards of one chance that are looked at.
 const MOST_SHARDS: usize = 192;
 /// Losses and bursts are told apart in steps of this share.
 const STEP: f64 = 0.01;
+
+/// The chances of every number of losses among shards that a link carries one after the other.
+struct LossCounts {
+    /// `of[n][j]`: that of `n` shards `j` are lost.
+    of: Vec<Vec<f64>>,
+}
+
+impl LossCounts {
+    /// For up to `most` shards of a link that loses the share `loss` in runs of `burst` on average
+    /// (Gilbert's chain, as in [`crate::link`]).
+    fn of(loss: f64, burst: f64, most: usize) -> Self {
+        let loss = loss.clamp(0.0, 0.999);
+        let recover = 1.0 / burst.max(1.0);
+        let fail = (loss * recover / (1.0 - loss)).min(1.0);
+        // Chance of `j` losses with the channel now good, and now bad (when the next is lost).
+        let (mut good, mut bad, mut of) = (vec![1.0 - loss], vec![loss], vec![vec![1.0]]);
+        for _ in 0..most {
+            let len = good.len() + 1;
+            let at = |of: &[f64], j: usize| of.get(j).copied().unwrap_or(0.0);
+            let lost = |j: usize| if j == 0 { 0.0 } else { at(&bad, j - 1) };
+            let next_good = (0..len).map(|j| at(&good, j) * (1.0 - fail) + lost(j) * recover);
+            let next_bad = (0..len).map(|j| at(&good, j) * fail + lost(j) * (1.0 - recover));
+            let (next_good, next_bad): (Vec<_>, Vec<_>) = (next_good.collect(), next_bad.collect());
+            of.push(next_good.iter().zip(&next_bad).map(|(good, bad)| good + bad).collect());
+            (good, bad) = (next_good, next_bad);
+        }
+        Self { of }
+    }
+
+    fn odds(&self, shards: usize) -> &[f64] {
+        &self.of[shards]
+    }
+}
 
 /// What becomes of packets on a link.
 #[derive(Clone, Debug)]
@@ -35,17 +66,17 @@ pub(super) struct Losses {
     pub(super) loss: f64,
     /// Mean run of losses, in packets.
     pub(super) burst: f64,
-    /// What the sender goes by.
+    /// What the sender goes by, and what it aims at.
     pub(super) believed: OperatingPoint,
+    pub(super) target: Target,
 }
 
-/// Steps of loss and burst, what the sender believes, chances, packets of a group.
-type Case = ((i32, i32), OperatingPoint, usize, usize);
+/// Steps of loss and burst, what the sender believes and aims at, chances, packets of a group.
+type Case = ((i32, i32), OperatingPoint, Target, usize, usize);
 
 /// Keeps what was computed.
 pub(super) struct Forecasts {
     recovery: Recovery,
-    planner: Planner,
     counts: BTreeMap<(i32, i32), Arc<LossCounts>>,
     rounds: BTreeMap<Case, Arc<Rounds>>,
 }
@@ -53,8 +84,7 @@ pub(super) struct Forecasts {
 impl Forecasts {
     /// For links that recover like this.
     pub(super) fn new(recovery: Recovery) -> Self {
-        let planner = Planner::new(RESIDUAL);
-        Self { recovery, planner, counts: BTreeMap::new(), rounds: BTreeMap::new() }
+        Self { recovery, counts: BTreeMap::new(), rounds: BTreeMap::new() }
     }
 
     /// What becomes of packets in groups of `k` that can be helped `chances` times.
@@ -64,14 +94,14 @@ impl Forecasts {
         let repeats = matches!(self.recovery, Recovery::Plan | Recovery::ArqOnly);
         let most = if repeats { MAX_CHANCES } else { 1 };
         let (chances, k) = (chances.clamp(1, most), k.clamp(1, MAX_DATA));
-        let case = (point, losses.believed, chances, k);
+        let case = (point, losses.believed, losses.target, chances, k);
         if let Some(known) = self.rounds.get(&case) {
             return Arc::clone(known);
         }
         let new_counts = || Arc::new(LossCounts::of(losses.loss, losses.burst, MOST_SHARDS));
         let counts = Arc::clone(self.counts.entry(point).or_insert_with(new_counts));
-        let plan = self.planner.plan(losses.believed);
-        let rounds = Arc::new(Rounds::of(&counts, (self.recovery, &plan), losses.loss, chances, k));
+        let plan = Plan::of(losses.believed, losses.target);
+        let rounds = Arc::new(Rounds::of(&counts, (self.recovery, plan), losses.loss, chances, k));
         self.rounds.insert(case, Arc::clone(&rounds));
         rounds
     }
@@ -140,11 +170,14 @@ fn repair(recovery: Recovery, plan: &Plan, lacking: usize, chances: usize) -> us
 
 #[cfg(test)]
 mod tests {
+    use tradewind_proto::units::Class;
+
     use super::*;
 
     fn rounds(loss: f32, chances: usize, k: usize) -> Rounds {
         let believed = OperatingPoint::new(loss, 1.0);
-        let losses = Losses { loss: loss.into(), burst: 1.0 / (1.0 - f64::from(loss)), believed };
+        let (burst, target) = (1.0 / (1.0 - f64::from(loss)), Target::new(Class::Video, 1));
+        let losses = Losses { loss: loss.into(), burst, believed, target };
         Forecasts::new(Recovery::Plan).rounds(losses, chances, k).as_ref().clone()
     }
 
