@@ -41,9 +41,11 @@ fn check(names: &[&str]) {
                 let most = allowed + if *least < 100.0 { UNLUCKY } else { 0.5 };
                 assert!(missed <= most, "{name}: {missed:.0} missed");
             }
+            // At 50 % loss it is a matter of luck whether half come without repair.
+            let luck = name.starts_with("50 %");
             let median = figures.delays[0].expect("something is delivered");
             let propagation = (scenario.deadline() - scenario.slack).as_secs_f64() * 1e3;
-            assert!(median <= propagation + SLOWER, "{name}: half take {median} ms");
+            assert!(luck || median <= propagation + SLOWER, "{name}: half take {median} ms");
             if let Some((most, shards)) = shards.zip(figures.shards) {
                 let most = if most > 1.0 { most + DEARER } else { 1.0 };
                 assert!(shards <= most, "{name}: {shards} shards per data shard");
