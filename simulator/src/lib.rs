@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod overlay;
 pub mod progress;
 pub mod relays;
+pub mod report;
 pub mod script;
 pub mod simulation;
 pub mod traffic;

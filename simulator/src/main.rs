@@ -4,13 +4,15 @@ mod import;
 mod terminal;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tradewind_simulator::baseline::{self, Way};
 use tradewind_simulator::outcome::Outcome;
+use tradewind_simulator::report::{Recorder, Report};
 use tradewind_simulator::world::{World, WorldError, builtin};
 use tradewind_simulator::{demo, emulation};
 
@@ -46,7 +48,8 @@ enum Command {
     /// The same world, seed and binary give the same result, byte for byte. Every flow is also sent
     /// over the direct link between its ends, without an overlay; the table at the end shows both.
     #[command(after_help = "Examples:\n  tradewind-sim run my-world.toml\n  \
-        tradewind-sim run my-world.toml --seed 7 --json > result.json")]
+        tradewind-sim run my-world.toml --seed 7 --json > result.json\n  \
+        tradewind-sim run my-world.toml --baseline arq --out report")]
     Run {
         /// A world file (TOML; the format is described in simulator/README.md), or a built-in world
         /// by its name (see `tradewind-sim worlds`)
@@ -94,6 +97,9 @@ struct Extra {
     /// Run the world once only, without "routed"
     #[arg(long, conflicts_with = "baselines")]
     no_baselines: bool,
+    /// Also write report.html (open it in a browser), summary.json, series.csv and events.ndjson
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 impl Extra {
@@ -146,7 +152,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Run { world, options, extra } => {
             let world = seeded(World::load(&world)?, &options);
             let mut terminal = Terminal::new()?;
-            let outcome = baseline::run(&world, &extra.ways(), &mut terminal);
+            let outcome = match &extra.out {
+                Some(folder) => run_and_report(&world, &extra.ways(), folder, &mut terminal),
+                None => baseline::run(&world, &extra.ways(), &mut terminal),
+            };
             terminal.finish();
             let outcome = outcome?;
             print(&outcome, &options, true)?;
@@ -175,6 +184,19 @@ fn holds(outcome: &Outcome) -> bool {
         eprintln!("not as asserted: {figure}");
     }
     broken.is_empty() && !outcome.interrupted()
+}
+
+fn run_and_report(
+    world: &World,
+    ways: &[Way],
+    folder: &Path,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Outcome> {
+    let mut recorder = Recorder::new(world, terminal);
+    let outcome = baseline::run(world, ways, &mut recorder)?;
+    let written = Report::new(world, &outcome, &recorder).write(folder);
+    written.with_context(|| format!("can't write the report to {}", folder.display()))?;
+    Ok(outcome)
 }
 
 fn seeded(world: World, options: &Options) -> World {

@@ -41,6 +41,8 @@ pub(super) fn run(
     let mut links: BTreeMap<LinkId, LinkModel> = BTreeMap::new();
     let mut flows: Vec<Flow<'_>> = Vec::new();
     let mut events = Events::default();
+    // The first, so that it shows how things stand before anything is sent.
+    events.schedule(START, Next::Tick);
     for event in &world.events {
         events.schedule(START + event.at, Next::Event(&event.what));
     }
@@ -63,7 +65,6 @@ pub(super) fn run(
     }
     let mut buffer = Vec::new();
     let mut end = START;
-    events.schedule(START, Next::Tick);
     while let Some((now, next)) = events.pop() {
         end = end.max(now);
         match next {

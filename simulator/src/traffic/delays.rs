@@ -55,6 +55,21 @@ impl Delays {
         self.most = self.most.max(other.most);
     }
 
+    /// What was recorded since `earlier`, an earlier state of this; the most is read off the buckets.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = Self::default();
+        for (at, &packets) in self.counts.iter().enumerate().rev() {
+            let bucket = self.first + at;
+            let before = bucket.checked_sub(earlier.first).and_then(|at| earlier.counts.get(at));
+            let packets = packets - before.copied().unwrap_or(0).min(packets);
+            if packets > 0 {
+                since.add(bucket, packets);
+                since.most = since.most.max(middle_of(bucket)).min(self.most);
+            }
+        }
+        since
+    }
+
     fn add(&mut self, bucket: usize, packets: u32) {
         if self.counts.is_empty() {
             self.first = bucket;
@@ -132,10 +147,13 @@ mod tests {
         ) {
             let mut merged = delays(&a);
             merged.merge(&delays(&b));
-            let whole = delays(&[a, b].concat());
+            let whole = delays(&[a.clone(), b.clone()].concat());
             prop_assert_eq!(merged.count(), whole.count());
             prop_assert!(merged.buckets().eq(whole.buckets()));
             prop_assert_eq!(merged.max(), whole.max());
+            let since = merged.since(&delays(&a));
+            prop_assert_eq!(since.count(), delays(&b).count());
+            prop_assert!(since.buckets().eq(delays(&b).buckets()));
         }
     }
 
