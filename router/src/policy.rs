@@ -67,6 +67,11 @@ impl Judge {
         (!rules.is_empty()).then_some(Self { rules })
     }
 
+    /// One rule by itself.
+    pub fn of(rule: Rule) -> Self {
+        Self { rules: vec![rule] }
+    }
+
     /// Whether packets may visit the relay `pop` whose certificate says `labels`.
     pub fn admit(&self, pop: &PopId, labels: &Labels) -> Result<(), Denied> {
         self.rules.iter().try_for_each(|rule| admit(rule, pop, labels))

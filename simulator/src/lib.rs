@@ -4,6 +4,7 @@
 //! [`world`] says what there is, [`link`] how a link behaves. [`emulation`] runs a world in real
 //! time with real relays ([`relays`], [`cluster`]) and real sockets ([`emulator`], [`traffic`]), [`simulation`]
 //! in virtual time with the daemon's own machines ([`overlay`]); both end in an [`outcome`].
+//! [`sweep`] runs a grid of worlds, [`what_if`] a world with and without changes.
 //! [`virtual_net`] has the event queue, and the link models under a virtual clock. No rule of the protocol or of
 //! routing lives here.
 
@@ -22,6 +23,9 @@ pub mod relays;
 pub mod report;
 pub mod script;
 pub mod simulation;
+pub mod snapshot;
+pub mod sweep;
 pub mod traffic;
 pub mod virtual_net;
+pub mod what_if;
 pub mod world;

@@ -1,6 +1,7 @@
 //! `tradewind-sim`: worlds for Tradewind, from the command line.
 
 mod import;
+mod sweep_command;
 mod terminal;
 
 use std::io::Write;
@@ -13,10 +14,12 @@ use clap::{Args, Parser, Subcommand};
 use tradewind_simulator::baseline::{self, Way};
 use tradewind_simulator::outcome::Outcome;
 use tradewind_simulator::report::{Recorder, Report};
+use tradewind_simulator::what_if::{self, WhatIf};
 use tradewind_simulator::world::{World, WorldError, builtin};
 use tradewind_simulator::{demo, emulation};
 
 use import::ImportArgs;
+use sweep_command::SweepArgs;
 use terminal::Terminal;
 use tradewind_simulator::relays::RealRelays;
 
@@ -49,16 +52,37 @@ enum Command {
     /// over the direct link between its ends, without an overlay; the table at the end shows both.
     #[command(after_help = "Examples:\n  tradewind-sim run my-world.toml\n  \
         tradewind-sim run my-world.toml --seed 7 --json > result.json\n  \
-        tradewind-sim run my-world.toml --baseline arq --out report")]
+        tradewind-sim run my-world.toml --baseline arq --out report\n  \
+        tradewind-sim run my-world.toml --what-if \"remove sgp\" --what-if \"deny CN\" --what-if \"demand x2\"")]
     Run {
         /// A world file (TOML; the format is described in simulator/README.md), or a built-in world
         /// by its name (see `tradewind-sim worlds`)
         world: PathBuf,
+        /// Run the world before and after this change, and show both; may be given several times
+        ///
+        /// Each change by itself, then all together. "remove PLACE", "kill PLACE [at TIME]",
+        /// "cut A B [at TIME]", "add link A B DELAY [LOSS]", "delay A B SPAN", "loss A B SHARE",
+        /// "rate A B RATE", "demand xN [of TRAFFIC]", "deny PLACE", "policy NAME"; a place is a PoP,
+        /// region, country or provider. All are described in simulator/README.md.
+        #[arg(long, value_name = "CHANGE", conflicts_with_all = ["out", "baselines", "no_baselines"])]
+        what_if: Vec<WhatIf>,
         #[command(flatten)]
         options: Options,
         #[command(flatten)]
         extra: Extra,
     },
+    /// Run a grid of worlds: keys of the world file vary, each point runs with several seeds
+    ///
+    /// Runs are spread over the cores. The table has a row for each point: share in time, delays,
+    /// longest gap and bytes on the wire of all flows together, as means over the seeds with 95 %
+    /// confidence intervals. The same for any number of threads, byte for byte.
+    #[command(after_help = "Examples:\n  \
+        tradewind-sim sweep my-world.toml --vary link.loss=0,0.05,0.3\n  \
+        tradewind-sim sweep my-world.toml --vary link.loss=0,0.05,0.3 \\\n      \
+        --vary recovery.mode=plan,arq,fec,none --seeds 10 --out result\n  \
+        tradewind-sim sweep my-world.toml --vary link.hkg-sgp.delay=20ms,60ms \\\n      \
+        --vary traffic.media.pps=100,1000 --json > result.json")]
+    Sweep(SweepArgs),
     /// Run a small built-in world: a bad direct path beside the overlay, a relay killed halfway
     ///
     /// Five PoPs in Asia with measured latencies; video-like and audio-like flows from Hong Kong to
@@ -149,7 +173,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print(&outcome, &real_time.options, true)?;
             Ok(holds(&outcome))
         }
-        Command::Run { world, options, extra } => {
+        Command::Run { world, what_if, options, .. } if !what_if.is_empty() => {
+            compare(&world, &what_if, &options)
+        }
+        Command::Run { world, options, extra, .. } => {
             let world = seeded(World::load(&world)?, &options);
             let mut terminal = Terminal::new()?;
             let outcome = match &extra.out {
@@ -161,6 +188,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print(&outcome, &options, true)?;
             Ok(holds(&outcome))
         }
+        Command::Sweep(args) => sweep_command::run(args),
         Command::Demo { real_time } => {
             let outcome = emulate(demo::world()?, &real_time)?;
             print(&outcome, &real_time.options, false)?;
@@ -175,6 +203,26 @@ fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Import(args) => args.run().map(|()| true),
     }
+}
+
+/// Whether all runs came to their end.
+fn compare(file: &Path, changes: &[WhatIf], options: &Options) -> anyhow::Result<bool> {
+    let world = seeded(World::load(file)?, options);
+    let mut terminal = Terminal::new()?;
+    let name = file.display().to_string();
+    let comparison = what_if::compare((&name, &world), changes, &mut terminal);
+    terminal.finish();
+    let comparison = comparison?;
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        writeln!(out, "{:#}", comparison.to_json())?;
+    } else {
+        writeln!(out, "{}\n", comparison.table())?;
+        for remark in comparison.remarks() {
+            writeln!(out, "{remark}")?;
+        }
+    }
+    Ok(comparison.is_whole())
 }
 
 /// Whether the run came to its end and what the world asserts is so; else says what is not.

@@ -3,25 +3,27 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tradewind_simulator::progress::{FlowTick, Progress, Tick};
 
-/// Between two plain lines about the state.
+/// Between two plain lines about the state, of the reader's time.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows how a run goes, and listens for Ctrl-C.
 pub struct Terminal {
     display: Display,
+    /// When traffic began to flow.
+    began: Option<Instant>,
     interrupted: Arc<AtomicBool>,
 }
 
 enum Display {
     /// A bar that is redrawn.
     Bar(ProgressBar),
-    /// A line now and then; the next when traffic has flowed so long.
-    Lines { next: Duration },
+    /// A line now and then: the last one was then.
+    Lines { last: Option<Instant> },
 }
 
 impl Terminal {
@@ -30,17 +32,45 @@ impl Terminal {
         let interrupted = Arc::new(AtomicBool::new(false));
         listen_for_ctrl_c(interrupted.clone())?;
         if !std::io::stderr().is_terminal() {
-            return Ok(Self { display: Display::Lines { next: Duration::ZERO }, interrupted });
+            let display = Display::Lines { last: None };
+            return Ok(Self { display, began: None, interrupted });
         }
         let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
         bar.set_style(ProgressStyle::with_template("{bar:24} {msg}")?);
-        Ok(Self { display: Display::Bar(bar), interrupted })
+        Ok(Self { display: Display::Bar(bar), began: None, interrupted })
+    }
+
+    /// Of `of` runs, `runs` are over.
+    pub fn count(&mut self, runs: usize, of: usize) {
+        let took = self.began.get_or_insert_with(Instant::now).elapsed();
+        let message = || {
+            let rest = took.mul_f64(of.saturating_sub(runs) as f64 / runs.max(1) as f64);
+            format!("{runs} of {of} runs, ETA {:#}", HumanDuration(rest))
+        };
+        self.display.show(runs as u64, of as u64, message);
     }
 
     /// Takes the bar away.
     pub fn finish(&self) {
         if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
+        }
+    }
+}
+
+impl Display {
+    fn show(&mut self, position: u64, length: u64, message: impl FnOnce() -> String) {
+        match self {
+            Self::Bar(bar) => {
+                bar.set_length(length);
+                bar.set_position(position);
+                bar.set_message(message());
+            }
+            Self::Lines { last } if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) => {
+                *last = Some(Instant::now());
+                eprintln!("{}", message());
+            }
+            Self::Lines { .. } => {}
         }
     }
 }
@@ -68,28 +98,33 @@ impl Progress for Terminal {
     }
 
     fn tick(&mut self, state: &Tick<'_>) {
+        if state.elapsed.is_zero() {
+            self.began = Some(Instant::now());
+        }
+        let took = self.began.get_or_insert_with(Instant::now).elapsed();
         let message = || {
             let flows: Vec<String> = state.flows.iter().take(3).map(flow_text).collect();
-            let (elapsed, total) = (state.elapsed.as_secs_f64(), state.total.as_secs_f64());
-            format!("{elapsed:5.1} of {total:.0} s  {}", flows.join("  |  "))
+            format!("{}  {}", pace_text(state, took), flows.join("  |  "))
         };
-        match &mut self.display {
-            Display::Bar(bar) => {
-                bar.set_length(u64::try_from(state.total.as_millis()).unwrap_or(u64::MAX));
-                bar.set_position(u64::try_from(state.elapsed.as_millis()).unwrap_or(u64::MAX));
-                bar.set_message(message());
-            }
-            Display::Lines { next } if state.elapsed >= *next => {
-                *next += LINE_EVERY;
-                eprintln!("{}", message());
-            }
-            Display::Lines { .. } => {}
-        }
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.display.show(millis(state.elapsed), millis(state.total), message);
     }
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
+}
+
+/// The world's time, how much of it passes in a second, and how long the rest takes at that pace.
+fn pace_text(state: &Tick<'_>, took: Duration) -> String {
+    let (elapsed, total) = (state.elapsed.as_secs_f64(), state.total.as_secs_f64());
+    let clock = format!("{elapsed:5.1} of {total:.0} s");
+    if state.elapsed.is_zero() || took.is_zero() {
+        return clock;
+    }
+    let speed = elapsed / took.as_secs_f64();
+    let rest = Duration::from_secs_f64((total - elapsed).max(0.0) / speed);
+    format!("{clock}, {speed:.1} x real time, ETA {:#}", HumanDuration(rest))
 }
 
 /// Packets under way make the share fall a little short while a run lasts.
@@ -103,4 +138,24 @@ fn flow_text(flow: &FlowTick) -> String {
     let direct = flow.direct_in_time.map(|in_time| format!(", direct {:.1} %", percent(in_time)));
     let overlay = percent(flow.overlay_in_time);
     format!("{} {route} {overlay:.1} %{}", flow.name, direct.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_so_far_tells_how_long_the_rest_takes() {
+        let text = |elapsed, took| {
+            let tick = Tick {
+                elapsed: Duration::from_secs(elapsed),
+                total: Duration::from_secs(60),
+                flows: &[],
+            };
+            pace_text(&tick, Duration::from_millis(took))
+        };
+        assert_eq!(text(0, 0), "  0.0 of 60 s");
+        assert_eq!(text(20, 10_000), " 20.0 of 60 s, 2.0 x real time, ETA 20s");
+        assert_eq!(text(60, 1_000), " 60.0 of 60 s, 60.0 x real time, ETA 0s");
+    }
 }

@@ -7,6 +7,7 @@
 
 mod server;
 pub mod types;
+mod world;
 
 use tokio::sync::oneshot;
 use tradewind_proto::units::{PopId, ServiceName};

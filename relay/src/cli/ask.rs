@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::{Answer, Client};
-use super::{ApiArgs, DestinationArgs, explain, print, tables, world};
+use super::{ApiArgs, DestinationArgs, explain, print, tables};
 use crate::api::types::{
     Document, Export, Flows, Links, Ping, Route, Routes, Services, Status, Trace,
 };
@@ -80,7 +80,7 @@ pub(super) fn trace(api: &ApiArgs, dst: &DestinationArgs, count: u16) -> anyhow:
 }
 
 pub(super) fn export(api: &ApiArgs) -> anyhow::Result<()> {
-    ask(api, "export", &[], |export: &Export| world::toml(export))
+    ask(api, "export", &[], Export::to_world)
 }
 
 /// One round trip a second; each is printed when it is back.

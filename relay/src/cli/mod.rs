@@ -10,7 +10,6 @@ mod explain;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod world;
 
 use std::io::Write;
 use std::path::PathBuf;

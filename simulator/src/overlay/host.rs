@@ -75,8 +75,6 @@ pub(super) struct Host {
     pub(super) node: Option<Node<PlainTrust>>,
     /// Counts starts: connections of an earlier life are dead.
     pub(super) life: u32,
-    /// True time of the next wake-up.
-    pub(super) wake_at: Timestamp,
     /// True time of the last wake-up.
     pub(super) woken_at: Timestamp,
     /// Wake-ups in a row that came at the same instant.
@@ -99,7 +97,6 @@ impl Host {
             tunnels: BTreeMap::new(),
             node: None,
             life: 0,
-            wake_at: Timestamp::NEVER,
             woken_at: Timestamp::ZERO,
             spins: 0,
             work: Work::default(),
@@ -128,7 +125,6 @@ impl Host {
         self.ending = false;
         self.node = Some(Node::new(config, PlainTrust::new(subject), now));
         self.tell_edge(now);
-        self.wake_at = truth;
     }
 
     /// Tells a running relay of tunnels and services that are new.
@@ -165,7 +161,6 @@ impl Host {
     /// The relay is gone, without a word.
     pub(super) fn kill(&mut self) {
         self.node = None;
-        self.wake_at = Timestamp::NEVER;
     }
 
     /// Whether the relay of this life is running.

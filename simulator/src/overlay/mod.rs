@@ -15,6 +15,7 @@ mod line;
 mod output;
 mod sightings;
 mod trust;
+mod wakes;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,6 +36,7 @@ pub use trust::PlainTrust;
 use flow::Flow;
 use host::Host;
 use line::{Line, Segment, Side};
+use wakes::Wakes;
 
 use crate::link::{Delivery as Arrival, LinkCounters, LinkModel, LinkSpec, stream_seed};
 use crate::traffic::{Departures, FlowReport, Meter, Stamp};
@@ -70,6 +72,7 @@ pub struct Overlay {
     now: Timestamp,
     events: crate::virtual_net::Events<Event>,
     hosts: Vec<Host>,
+    wakes: Wakes,
     names: BTreeMap<String, usize>,
     links: BTreeMap<(usize, usize), LinkModel>,
     lines: BTreeMap<u64, Line>,
@@ -89,6 +92,7 @@ impl Overlay {
             now: START,
             events: crate::virtual_net::Events::default(),
             hosts: Vec::new(),
+            wakes: Wakes::default(),
             names: BTreeMap::new(),
             links: BTreeMap::new(),
             lines: BTreeMap::new(),
@@ -114,6 +118,7 @@ impl Overlay {
         let mut host = Host::new(spec, START);
         host.services.push(service);
         self.hosts.push(host);
+        self.wakes.add();
     }
 
     /// Makes the link from `from` to `to`, that direction only, or changes it.
@@ -174,7 +179,12 @@ impl Overlay {
     /// The relay at a place dies without a word.
     pub fn kill(&mut self, host: &str) {
         let number = self.number(host);
+        self.end_now(number);
+    }
+
+    fn end_now(&mut self, number: usize) {
         self.hosts[number].kill();
+        self.wakes.set(number, Timestamp::NEVER);
     }
 
     /// The relay at a place leaves as the daemon does: it says so, forwards for a while, and ends.
@@ -195,7 +205,7 @@ impl Overlay {
         self.with_node(number, |node, _| node.say_goodbye());
         let host = &mut self.hosts[number];
         host.ending = true;
-        host.wake_at = Timestamp::NEVER;
+        self.wakes.set(number, Timestamp::NEVER);
         let over = Event::Over { host: number, life: host.life, reason: reason.to_owned() };
         self.events.schedule(self.now + FAREWELL, over);
     }
@@ -325,8 +335,7 @@ impl Overlay {
 
     /// Does the next thing, if it happens by `until`.
     fn step(&mut self, until: Timestamp) -> bool {
-        let wakes = self.hosts.iter().enumerate().map(|(number, host)| (host.wake_at, number));
-        let (wake_at, number) = wakes.min().unwrap_or((Timestamp::NEVER, 0));
+        let (wake_at, number) = self.wakes.first();
         if self.events.next_at() <= wake_at {
             let Some((at, event)) = self.events.pop_until(until) else { return false };
             self.now = self.now.max(at);
@@ -370,7 +379,7 @@ impl Overlay {
             Event::Over { host, life, reason } => {
                 if self.hosts[host].lives(life) {
                     self.close_all(host, &reason);
-                    self.hosts[host].kill();
+                    self.end_now(host);
                 }
             }
         }

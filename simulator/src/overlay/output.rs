@@ -39,12 +39,13 @@ impl Overlay {
         {
             self.obey(number, output);
         }
-        let host = &mut self.hosts[number];
+        let host = &self.hosts[number];
         if let Some(node) = &host.node {
-            host.wake_at = match host.ending {
+            let wake_at = match host.ending {
                 true => Timestamp::NEVER,
                 false => host.clock.true_at(node.poll_timeout()).max(self.now),
             };
+            self.wakes.set(number, wake_at);
             self.note_routes(number);
         }
     }

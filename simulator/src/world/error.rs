@@ -70,14 +70,14 @@ fn explain(message: &str) -> String {
 }
 
 /// The known word that `word` was probably meant to be: at most a third of its letters differ.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |other: &str| strsim::damerau_levenshtein(word, other);
     let (near, candidate) = known.map(|other| (distance(other), other)).min()?;
     (near <= 1.max(word.chars().count() / 3)).then_some(candidate)
 }
 
 /// `; did you mean "…"?`, or nothing.
-pub(super) fn hint<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn hint<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(word, known).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default()
 }
 

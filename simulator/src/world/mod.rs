@@ -26,7 +26,9 @@ use tradewind_router::routes::RouterConfig;
 
 use error::Fault;
 pub use error::WorldError;
+pub(crate) use error::{hint, nearest};
 pub(crate) use file::MeshName;
+pub(crate) use quantity::{BitRate, Share, Span, read};
 
 use crate::link::{LinkSpec, stream_seed};
 use crate::traffic::{Schedule, Shape};

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Error, Unexpected, Visitor};
+use serde::de::value::{Error as ValueError, F64Deserializer, StrDeserializer};
+use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A share of packets or of time: `0.03` or `"3%"`.
@@ -43,6 +44,13 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
         units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
     let number: f64 = number.trim_end().parse().ok()?;
     Some(number * factor).filter(|value| value.is_finite() && *value >= 0.0)
+}
+
+/// A quantity as a command line has it: like a world file, without quotes. `None` if it is none.
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let number = text.parse::<f64>().ok();
+    let number = number.and_then(|n| T::deserialize(F64Deserializer::<ValueError>::new(n)).ok());
+    number.or_else(|| T::deserialize(StrDeserializer::<ValueError>::new(text)).ok())
 }
 
 /// Accepts a TOML number or text, each with a reading of its own.
@@ -118,12 +126,9 @@ impl<'de> Deserialize<'de> for Burst {
             expected: "a mean run of losses, such as 5 (packets) or \"5ms\"",
             number: |number| (number >= 1.0).then_some(Self::Packets(number)),
             text: |text| {
-                let span: humantime_serde::Serde<Duration> =
-                    Deserialize::deserialize(serde::de::value::StrDeserializer::<
-                        serde::de::value::Error,
-                    >::new(text))
-                    .ok()?;
-                Some(Self::Time(span.into_inner()))
+                let Span(span) =
+                    Span::deserialize(StrDeserializer::<ValueError>::new(text)).ok()?;
+                Some(Self::Time(span))
             },
         })
     }

@@ -4,18 +4,25 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use crate::api::types::{Export, ExportedLink, ExportedPop};
+use super::types::{Export, ExportedLink, ExportedPop};
 
-pub(super) fn toml(export: &Export) -> String {
-    let mut out = format!("# The overlay as {} knew it at {}.\n\n[run]\n", export.node, export.at);
-    key(&mut out, "name", format!("seen-from-{}", export.node));
-    for pop in &export.pops {
-        pop_table(&mut out, pop);
+impl Export {
+    /// A world file (TOML) with these PoPs and links.
+    pub fn to_world(&self) -> String {
+        let mut out = format!("# The overlay as {} knew it at {}.\n\n[run]\n", self.node, self.at);
+        key(&mut out, "name", format!("seen-from-{}", self.node));
+        for pop in &self.pops {
+            pop_table(&mut out, pop);
+        }
+        let known = |id: &str| self.pops.iter().any(|pop| pop.id == id);
+        for link in &self.links {
+            match known(&link.from) && known(&link.to) {
+                true => link_table(&mut out, link),
+                false => aside(&mut out, link, "leads to no member"),
+            }
+        }
+        out
     }
-    for link in &export.links {
-        link_table(&mut out, link);
-    }
-    out
 }
 
 fn key(out: &mut String, key: &str, value: impl Into<Value>) {
@@ -39,10 +46,14 @@ fn pop_table(out: &mut String, pop: &ExportedPop) {
     }
 }
 
-/// A world has no place for links that are down: they are named in a comment.
+/// What a world has no place for is named in a comment.
+fn aside(out: &mut String, link: &ExportedLink, why: &str) {
+    let _ = write!(out, "\n# {} > {} {why}.\n", link.from, link.to);
+}
+
 fn link_table(out: &mut String, link: &ExportedLink) {
     if !link.up {
-        let _ = write!(out, "\n# {} > {} was down.\n", link.from, link.to);
+        aside(out, link, "was down");
         return;
     }
     out.push_str("\n[[link]]\n");
@@ -50,8 +61,10 @@ fn link_table(out: &mut String, link: &ExportedLink) {
     key(out, "to", link.to.as_str());
     key(out, "delay", micros(link.delay_ms));
     key(out, "jitter", micros(link.jitter_ms));
-    key(out, "loss", link.loss.clamp(0.0, 1.0));
-    if link.loss > 0.0 && link.burst > 1.0 {
+    let loss = link.loss.clamp(0.0, 1.0);
+    key(out, "loss", loss);
+    // Runs so short can't make up so much loss: they are a matter of measurement.
+    if loss > 0.0 && link.burst > 1.0 && link.burst * (1.0 - loss) >= loss {
         key(out, "burst", link.burst);
     }
     if let Some(capacity) = link.capacity_mbps {
@@ -66,8 +79,8 @@ fn micros(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::types::Labels;
     use super::*;
-    use crate::api::types::Labels;
 
     #[test]
     fn a_snapshot_becomes_a_world() {
@@ -90,13 +103,15 @@ mod tests {
         };
         let down = ExportedLink { up: false, ..link.clone() };
         let early = ExportedLink { delay_ms: -0.2, loss: 0.0, capacity_mbps: None, ..link.clone() };
+        let astray = ExportedLink { to: "0a1b2c3d".into(), ..link.clone() };
+        let dark = ExportedLink { loss: 0.9, burst: 2.0, ..link.clone() };
         let export = Export {
             node: "fra".into(),
             at: "2026-01-01T00:00:00Z".into(),
             pops: vec![pop("fra"), pop("mad")],
-            links: vec![link, down, early],
+            links: vec![link, down, early, astray, dark],
         };
-        let text = toml(&export);
+        let text = export.to_world();
         let world: toml::Table = text.parse().expect(&text);
         assert_eq!(world["pop"][1]["id"].as_str(), Some("mad"));
         assert_eq!(world["pop"][0]["location"][1].as_float(), Some(-8.0));
@@ -104,6 +119,9 @@ mod tests {
         assert_eq!(world["link"][0]["burst"].as_float(), Some(2.5));
         assert_eq!(world["link"][0]["rate"].as_str(), Some("100Mbit"));
         assert_eq!(world["link"][1]["delay"].as_str(), Some("0us"));
+        assert_eq!(world["link"].as_array().map(Vec::len), Some(3));
+        assert!(world["link"][2].get("burst").is_none());
         assert!(text.contains("# fra > mad was down."));
+        assert!(text.contains("# fra > 0a1b2c3d leads to no member."));
     }
 }

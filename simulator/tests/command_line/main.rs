@@ -1,5 +1,9 @@
 //! What a person sees who calls `tradewind-sim` wrongly.
 
+mod sweep;
+mod what_if;
+
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 fn sim(args: &[&str]) -> Output {
@@ -8,6 +12,17 @@ fn sim(args: &[&str]) -> Output {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A directory of its own for a test.
+fn directory(test: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("tradewind-sim-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path
 }
 
 #[test]
@@ -34,7 +49,7 @@ fn wrong_usage_is_status_2_and_help_shows_examples() {
     for args in [&["emulate"][..], &["demos"], &["demo", "--seed", "x"], &[]] {
         assert_eq!(sim(args).status.code(), Some(2), "{args:?}");
     }
-    for command in ["emulate", "demo"] {
+    for command in ["emulate", "run", "sweep", "demo"] {
         let output = sim(&[command, "--help"]);
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && help.contains("Examples:"), "{help}");

@@ -1,0 +1,66 @@
+//! `tradewind-sim run WORLD --what-if CHANGE`.
+
+use super::{directory, sim, stderr, stdout};
+
+const WORLD: &str = r#"
+[run]
+duration = "1s"
+warmup = "1s"
+[[pop]]
+id = "a"
+[[pop]]
+id = "b"
+country = "CN"
+[[pop]]
+id = "c"
+[[link]]
+between = ["a", "b"]
+delay = "10ms"
+[[link]]
+between = ["b", "c"]
+delay = "10ms"
+[[link]]
+between = ["a", "c"]
+delay = "50ms"
+[[traffic]]
+name = "media"
+from = "a"
+to = "c"
+pps = 50
+size = 400
+"#;
+
+#[test]
+fn before_and_after_stand_side_by_side() {
+    let dir = directory("what-if");
+    let world = dir.join("three.toml");
+    std::fs::write(&world, WORLD).unwrap();
+    let run = |more: &[&str]| {
+        let args = [&["run", world.to_str().unwrap()][..], more].concat();
+        sim(&args)
+    };
+    let changes = ["--what-if", "deny CN", "--what-if", "demand x2"];
+    let output = run(&changes);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(table.starts_with("| flow  | what if             | in time % |"), "{table}");
+    let routes: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| media"))
+        .map(|line| line.split('|').nth(6).unwrap().trim())
+        .collect();
+    assert_eq!(routes, ["a > b > c", "a > c", "a > b > c", "a > c"], "{table}");
+    let json = stdout(&run(&[&changes[..], &["--json"]].concat()));
+    let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let sent = |case: usize| &document["cases"][case]["result"]["flows"][0]["overlay"]["sent"];
+    assert_eq!((sent(0).as_u64(), sent(3).as_u64()), (Some(50), Some(100)));
+    for (change, wanted) in [
+        ("remove d", ": what if \"remove d\": no PoP, region, country or provider is called \"d\""),
+        ("cut a", "write \"cut A B [at TIME]\", not \"cut a\""),
+    ] {
+        let output = run(&["--what-if", change]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(wanted), "{}", stderr(&output));
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
