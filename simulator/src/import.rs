@@ -1,11 +1,12 @@
 //! `tradewind-sim import`: a world file from data that others made.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use tradewind_simulator::world::World;
+use tradewind_simulator::snapshot;
+use tradewind_simulator::world::{World, WorldError};
 
 #[derive(Args)]
 pub struct ImportArgs {
@@ -26,22 +27,24 @@ enum Format {
     Graphml,
     /// A topology, as the Internet Topology Zoo or Shadow have it
     Gml,
+    /// What `tradewind export` or `tradewind export --json` wrote of a live overlay
+    Snapshot,
 }
 
 impl Format {
-    /// How names of such files end.
-    fn ending(self) -> &'static str {
+    fn world_of(self, file: &Path) -> Result<String, WorldError> {
         match self {
-            Self::Csv => "csv",
-            Self::Graphml => "graphml",
-            Self::Gml => "gml",
+            Self::Csv => World::import(file, "csv"),
+            Self::Graphml => World::import(file, "graphml"),
+            Self::Gml => World::import(file, "gml"),
+            Self::Snapshot => snapshot::import(&file.display().to_string(), &World::read(file)?),
         }
     }
 }
 
 impl ImportArgs {
     pub fn run(self) -> anyhow::Result<()> {
-        let text = World::import(&self.file, self.format.ending())?;
+        let text = self.format.world_of(&self.file)?;
         match self.output {
             None => Ok(std::io::stdout().lock().write_all(text.as_bytes())?),
             Some(path) => {

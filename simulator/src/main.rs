@@ -94,10 +94,11 @@ enum Command {
     },
     /// List the worlds that are built in, by the names that `run` and `emulate` know
     Worlds,
-    /// Make a world file from latencies, places or a topology
+    /// Make a world file from latencies, places, a topology or a snapshot of a live overlay
     #[command(
         after_help = "Examples:\n  tradewind-sim import graphml Geant2012.graphml -o geant.toml\n  \
-        tradewind-sim import csv latency.csv > world.toml"
+        tradewind-sim import csv latency.csv > world.toml\n  \
+        tradewind export --json > now.json; tradewind-sim import snapshot now.json -o now.toml"
     )]
     Import(ImportArgs),
 }
