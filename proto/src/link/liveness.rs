@@ -12,8 +12,11 @@
 //! in datagrams, of the worse direction. In the two-state (Gilbert) model the loss of a datagram is
 //! followed by another with probability `q = 1 - 1/B`; where `m` datagrams are sent per gap, a gap
 //! that was lost whole is followed by another with `q^m`, but never less than `p`, since reports
-//! come about once a gap and may be lost one by one. `n` silent gaps are `i` gaps in which nothing
-//! arrived and `n - i` in which no report came back: at most `n + 1` ways, each with probability
+//! come once a gap and may be lost one by one. Once a gap whatever else is sent or came: a neighbour
+//! that reported only what is new would say nothing after a gap whose heartbeat was lost. And `m`
+//! counts what `B` does, numbers; reports have none, however many there are. `n` silent gaps are `i`
+//! gaps in which nothing arrived and `n - i` in which no report came back: at most `n + 1` ways, each
+//! with probability
 //! `p q^(n-1)`. So false alarms per day are at most
 //!
 //! ```text
@@ -98,7 +101,9 @@ pub struct Watch {
     sent_at: Timestamp,
     /// Mean time between two sends.
     sends: Spacing,
-    /// Mean time between two datagrams that came.
+    /// When a number came last.
+    numbered_at: Timestamp,
+    /// Mean time between two numbers that came.
     arrivals: Spacing,
     /// Silence before this is not held against the link: it had a longer gap then, or nobody was
     /// listening.
@@ -130,6 +135,7 @@ impl Watch {
             covered_until: Timestamp::ZERO,
             sent_at: now,
             sends: Spacing(gap.as_micros() as f64),
+            numbered_at: now,
             arrivals: Spacing(gap.as_micros() as f64),
             excused_until: now,
             excuse_next: false,
@@ -144,9 +150,15 @@ impl Watch {
     /// A valid datagram came from the neighbour.
     pub fn handle_heard(&mut self, now: Timestamp) {
         self.excuse(now);
-        self.arrivals.record(now.since(self.heard_at), self.gap);
         self.heard_at = self.heard_at.max(now);
         self.update(now);
+    }
+
+    /// A number of the neighbour's came: one of those that its losses and bursts are counted in.
+    /// Reports have none.
+    pub fn handle_numbered(&mut self, now: Timestamp) {
+        self.arrivals.record(now.since(self.numbered_at), self.gap);
+        self.numbered_at = now;
     }
 
     /// The neighbour reports that what was sent at `sent_at` arrived.
@@ -348,13 +360,13 @@ impl Losses {
         loss.clamp(LEAST_LOSS, MOST_LOSS)
     }
 
-    /// `q^m` of the module's arithmetic, for so many datagrams per gap.
+    /// `q^m` of the module's arithmetic, for so many numbers per gap.
     fn lasts(self, per_gap: f64) -> f64 {
         (1.0 - 1.0 / f64::from(self.burst).max(1.0)).powf(per_gap).clamp(self.loss(), 1.0)
     }
 }
 
-/// The mean time between two datagrams in microseconds, each counted as a gap at most.
+/// The mean time between two numbers in microseconds, each counted as a gap at most.
 #[derive(Clone, Copy, Debug)]
 struct Spacing(f64);
 
@@ -505,6 +517,10 @@ mod tests {
                 let now = START + MS / 2 * at;
                 watch.handle_sent(now);
                 if at % 20 == 0 {
+                    watch.handle_numbered(now);
+                }
+                // Reports go in between, but nobody counts how many of them are lost.
+                if at % 5 == 0 {
                     watch.handle_heard(now);
                 }
             }

@@ -173,7 +173,7 @@ impl Link {
         let paced = if waiting { self.pacer.ready_at(self.now) } else { Timestamp::NEVER };
         [
             paced,
-            self.receipts.due(),
+            self.receipts.due(self.beats.gap()),
             self.beats.due(),
             self.outgoing.next_timeout(),
             self.incoming.next_timeout(),

@@ -187,10 +187,12 @@ impl Receipts {
         }
     }
 
-    /// When the next report is due.
-    pub(super) fn due(&self) -> Timestamp {
-        let earliest = self.reported_at.map_or(Timestamp::ZERO, |at| at + LEAST_GAP);
-        self.due.min(self.overdue_at.max(earliest))
+    /// When the next report is due: after `gap` at the latest, that of our heartbeats, even where data
+    /// takes their place. The report before may be lost, and with it the news that the neighbour is
+    /// heard.
+    pub(super) fn due(&self, gap: Duration) -> Timestamp {
+        let Some(reported_at) = self.reported_at else { return self.due.min(self.overdue_at) };
+        self.due.min(self.overdue_at.max(reported_at + LEAST_GAP)).min(reported_at + gap)
     }
 
     /// A report of all that is known; `None` while nothing came.
@@ -259,6 +261,9 @@ impl Receipts {
 mod tests {
     use super::*;
 
+    /// A cold link's.
+    const GAP: Duration = Duration::from_secs(1);
+
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_micros(1_000_000 + millis * 1000)
     }
@@ -274,7 +279,7 @@ mod tests {
     #[test]
     fn nothing_to_report_before_the_first() {
         assert_eq!(Receipts::new().report(at(0)), None);
-        assert_eq!(Receipts::new().due(), Timestamp::NEVER);
+        assert_eq!(Receipts::new().due(GAP), Timestamp::NEVER);
     }
 
     #[test]
@@ -291,23 +296,23 @@ mod tests {
     #[test]
     fn a_confirmed_gap_is_reported_at_once_and_others_by_timer() {
         let mut receipts = receipts(&[0, 2]);
-        assert!(receipts.due() > at(3), "two later numbers are too few");
+        assert!(receipts.due(GAP) > at(3), "two later numbers are too few");
         receipts.record_data(LinkSeq(4), at(2));
-        assert_eq!(receipts.due(), at(2));
+        assert_eq!(receipts.due(GAP), at(2));
         receipts.report(at(2));
         receipts.record_data(LinkSeq(9), at(3));
-        assert_eq!(receipts.due(), at(4), "not more often than every 2 ms");
+        assert_eq!(receipts.due(GAP), at(4), "not more often than every 2 ms");
         receipts.report(at(4));
-        assert!(receipts.due() <= at(8), "the one before may be lost");
+        assert!(receipts.due(GAP) <= at(8), "the one before may be lost");
     }
 
     #[test]
     fn reports_go_on_for_a_while_after_the_last_data_and_then_end() {
         let mut receipts = receipts(&[0]);
         let mut times = Vec::new();
-        while receipts.due() != Timestamp::NEVER {
-            times.push(receipts.due().since(at(0)).as_millis());
-            receipts.report(receipts.due());
+        while receipts.due(GAP) < at(0) + GAP {
+            times.push(receipts.due(GAP).since(at(0)).as_millis());
+            receipts.report(receipts.due(GAP));
             assert!(times.len() < 20);
         }
         assert_eq!(times[..8], [3, 13, 23, 33, 43, 53, 63, 83]);
@@ -331,8 +336,8 @@ mod tests {
             receipts.record_data(LinkSeq(5), at(1));
             receipts.report(at(1));
             let mut quick = 0;
-            while receipts.due() <= at(1) + REPEAT_GAP * (REPEATS[1] + 1) {
-                receipts.report(receipts.due());
+            while receipts.due(GAP) <= at(1) + REPEAT_GAP * (REPEATS[1] + 1) {
+                receipts.report(receipts.due(GAP));
                 quick += 1;
             }
             // By timer and because data is overdue there are more.
@@ -347,13 +352,13 @@ mod tests {
         let mut reports = 0;
         for seq in 0..1000 {
             receipts.record_data(LinkSeq(seq), at(seq.into()));
-            while receipts.due() <= at(seq.into()) {
+            while receipts.due(GAP) <= at(seq.into()) {
                 receipts.report(at(seq.into()));
                 reports += 1;
             }
         }
         assert!((95..=105).contains(&reports), "{reports} in a second");
-        assert!(receipts.due() <= at(999 + 5), "soon after the last");
+        assert!(receipts.due(GAP) <= at(999 + 5), "soon after the last");
     }
 
     #[test]
@@ -362,15 +367,15 @@ mod tests {
         receipts.set_rtt(Duration::from_millis(40));
         for seq in 0..100 {
             receipts.record_data(LinkSeq(seq), at(20 * u64::from(seq)));
-            while receipts.due() <= at(20 * u64::from(seq) + 19) {
-                receipts.report(receipts.due());
+            while receipts.due(GAP) <= at(20 * u64::from(seq) + 19) {
+                receipts.report(receipts.due(GAP));
             }
         }
         let expected = at(2000);
-        while receipts.due() <= expected {
-            receipts.report(receipts.due());
+        while receipts.due(GAP) <= expected {
+            receipts.report(receipts.due(GAP));
         }
-        let after = receipts.due().since(expected);
+        let after = receipts.due(GAP).since(expected);
         assert!((2000..=4000).contains(&after.as_micros()), "{after:?}");
     }
 

@@ -74,6 +74,7 @@ impl Link {
             Frame::Probe { seq, sent_at, .. } => {
                 self.counters.probe_rx += 1;
                 self.receipts.record_data(seq, now);
+                self.watch.handle_numbered(now);
                 self.note_delay(sent_at, now);
             }
         }
@@ -81,6 +82,7 @@ impl Link {
 
     fn note_data(&mut self, seq: LinkSeq, now: Timestamp) {
         self.receipts.record_data(seq, now);
+        self.watch.handle_numbered(now);
         self.announced = None;
     }
 
@@ -91,6 +93,7 @@ impl Link {
     fn handle_heartbeat(&mut self, heartbeat: Heartbeat, now: Timestamp) {
         self.counters.probe_rx += 1;
         self.receipts.record_beat(heartbeat.seq, now);
+        self.watch.handle_numbered(now);
         self.note_delay(heartbeat.sent_at, now);
         if self.announced.is_none_or(|(sent, _)| sent != heartbeat.data_sent) {
             self.announced = Some((heartbeat.data_sent, now));

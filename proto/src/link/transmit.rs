@@ -99,7 +99,7 @@ impl Link {
 
     fn pack_control(&mut self, now: Timestamp) {
         let beat = self.beats.due <= now;
-        if (beat || self.receipts.due() <= now)
+        if (beat || self.receipts.due(self.beats.gap()) <= now)
             && let Some(report) = self.receipts.report(now)
         {
             self.counters.report_tx += 1;

@@ -222,3 +222,25 @@ fn a_suspect_link_gives_back_its_queue() {
     bench.run_for(100 * MILLI);
     assert!(bench.ends[1].received.is_empty());
 }
+
+/// How often the ends of a link took it for dead in two minutes, of which one sent 500 packets/s.
+fn downs_one_way(channel: Channel, seed: u64) -> [u64; 2] {
+    let mut bench = warm(Channel::lossy(0.0), seed);
+    bench.channels = [channel; 2];
+    for seq in 0..60_000 {
+        // The channel may be slower than that for a while; refusals are no matter here.
+        let _ = bench.send(seq, 100, 140 * MILLI);
+        bench.run_for(2 * MILLI);
+    }
+    [0, 1].map(|end| bench.counters(end).downs)
+}
+
+#[test]
+fn a_direction_of_nothing_but_heartbeats_is_not_taken_for_dead() {
+    let bursts = Channel { burst: 5.0, ..Channel::lossy(0.05) };
+    for (name, channel) in [("50 %", Channel::lossy(0.5)), ("bursts", bursts)] {
+        let downs = [1, 2, 3].map(|seed| downs_one_way(channel, seed));
+        println!("{name}: {downs:?}");
+        assert_eq!(downs, [[0; 2]; 3], "{name}");
+    }
+}
