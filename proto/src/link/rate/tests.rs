@@ -24,6 +24,7 @@ struct Bottleneck {
     offered: f64,
     capacity: f64,
     loss: f64,
+    one_way: Duration,
     backlog: f64,
     ran_dry: bool,
     next_seq: u64,
@@ -72,6 +73,7 @@ impl Bottleneck {
             offered,
             capacity,
             loss,
+            one_way: ONE_WAY,
             backlog: 0.0,
             ran_dry: true,
             next_seq: 0,
@@ -129,7 +131,7 @@ impl Bottleneck {
             self.seen.served += PACKET as u64;
             self.seen.waits.push(self.now.since(sent_at).as_micros() as u64);
             if !self.random.random_bool(self.loss) {
-                self.flying.push_back((self.now + ONE_WAY, seq, sent_at));
+                self.flying.push_back((self.now + self.one_way, seq, sent_at));
             }
         }
     }
@@ -160,7 +162,7 @@ impl Bottleneck {
                 // Completed when the report is heard.
                 in_flight_bytes: seq,
                 queueing: self.delay.queueing(),
-                rtt: ONE_WAY * 2,
+                rtt: ONE_WAY + self.one_way,
                 limited_by_application: false,
             };
             self.reports.push_back((now + ONE_WAY, feedback));
@@ -228,6 +230,25 @@ fn random_loss_alone_lowers_nothing() {
         link.run(10 * SECOND);
         assert!(link.control.rate_bps() >= 20_000_000, "{}", link.control.rate_bps());
         assert_eq!(link.control.capacity_bps(), None);
+    }
+}
+
+/// A route that gets longer and loses more at the same time looks like a full link, but sending
+/// less changes nothing.
+#[test]
+fn delay_and_loss_that_rise_together_cost_moments_only() {
+    for (most_ms, most_loss, least) in [(30, 0.1, 0.95), (30, 0.3, 0.88), (60, 0.2, 0.88)] {
+        let mut link = Bottleneck::new(3e6, 1e9, 0.0);
+        link.run(3 * SECOND);
+        let mut served = 0;
+        for step in (1..=10).chain((0..10).rev()) {
+            link.one_way = ONE_WAY + Duration::from_millis(most_ms) * step / 10;
+            link.loss = most_loss * f64::from(step) / 10.0;
+            served += link.run(SECOND / 4).served;
+        }
+        let used = served as f64 * 8.0 / 5.0 / 3e6;
+        println!("{most_ms} ms, {most_loss}: {used:.3} of what was offered");
+        assert!(used >= least, "{most_ms} ms, {most_loss}: {used} of what was offered");
     }
 }
 
