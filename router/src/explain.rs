@@ -81,6 +81,8 @@ pub struct PathView {
     pub terms: MetricTerms,
     /// Share of datagrams lost on the way before repair, 0 to 1.
     pub loss: f64,
+    /// Share of packets that recovery is expected not to save in time, 0 to 1.
+    pub residual_loss: f64,
     /// Each link.
     pub links: Vec<LinkView>,
 }
@@ -102,6 +104,10 @@ pub struct LinkView {
     pub loss: f64,
     /// Mean length of a burst of losses, datagrams.
     pub burst: f64,
+    /// Share of packets that its recovery plan is expected not to save in time, 0 to 1.
+    pub residual_loss: f64,
+    /// Repeats and parity that its recovery plan is expected to send per packet.
+    pub redundancy: f64,
     /// What it is known to carry; `null` if unknown.
     pub capacity_kbps: Option<u32>,
     /// What it carries.

@@ -1,14 +1,16 @@
 //! The metric: the time in which a link can be expected to deliver.
 //!
 //! One for all classes, per direction, in microseconds, so that it adds up along a path. Not only
-//! distance counts: a packet that is lost comes a round trip later, and one that is lost for good
-//! is worth a long detour. Each contribution is kept apart for explanations.
+//! distance counts: a packet that is lost comes a round trip later, one that is lost for good is worth
+//! a long detour, and what is sent more than once fills links. What to expect of repair is what the
+//! links' own recovery plans say. Each contribution is kept apart for explanations.
 
 use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tradewind_proto::link::plan::Expected;
 use tradewind_proto::statement::LinkStatement;
 
 /// A span of the metric in microseconds. Slightly negative where clocks are not quite known.
@@ -96,14 +98,14 @@ const RELAY: Cost = Cost(250);
 /// Jitter counts twice: a playout buffer that holds two mean deviations catches about nine packets
 /// in ten of a Laplacian spread and leaves the rest to repair.
 const JITTER_FACTOR: u32 = 2;
-/// From a loss to the report of it: a report leaves every 10 ms at the latest.
-const REPORT_DELAY_MICROS: f64 = 10_000.0;
-/// A deadline has room for a first sending and two repairs on a typical link.
-const ROUNDS: i32 = 3;
+/// What a typical packet has left of its deadline beyond the propagation of its path: the time that
+/// repair has.
+const REPAIR_BUDGET: Duration = Duration::from_millis(100);
 /// What a packet lost for good is worth: two seconds. At 1 % residual loss a way 20 ms longer wins.
 const LOST_MICROS: f64 = 2_000_000.0;
-/// Bursts longer than this count no further: repairs come a round trip later, after the burst.
-const MAX_BURST: f64 = 16.0;
+/// What it is worth not to send a packet twice: a link that needs that carries half, for twice the
+/// price, and has its delay in the hands of chance.
+const TWICE_MICROS: f64 = 50_000.0;
 /// From this share of its known capacity on, a link counts as filling up.
 const BUSY: f64 = 0.8;
 /// What a full link costs; it is approached as the queue of M/M/1 grows.
@@ -118,13 +120,15 @@ pub struct MetricTerms {
     /// Margin for its variation: twice the smoothed deviation.
     #[serde(rename = "jitter_ms")]
     pub jitter: Cost,
-    /// Expected delay by repair: with loss p a packet needs p / (1 - p) further rounds on average,
-    /// and each takes a round trip and the delay of the report.
+    /// What repair adds to the delay of a packet on average, by the link's recovery plan.
     #[serde(rename = "recovery_ms")]
     pub recovery: Cost,
-    /// Penalty for what repair can't mend in time: p^3, more in bursts, at 2 s per packet.
+    /// Penalty for what repair can't mend in time, at 2 s per packet.
     #[serde(rename = "residual_loss_ms")]
     pub residual_loss: Cost,
+    /// Penalty for what repair sends, at 50 ms per shard and packet.
+    #[serde(rename = "redundancy_ms")]
+    pub redundancy: Cost,
     /// Penalty near the known capacity: none up to 80 %.
     #[serde(rename = "capacity_ms")]
     pub capacity: Cost,
@@ -139,14 +143,13 @@ pub struct MetricTerms {
 impl MetricTerms {
     /// The terms of one direction of a link.
     pub fn of(link: &LinkStatement) -> Self {
-        let loss = f64::from(link.loss).clamp(0.0, 0.99);
-        let round = link.rtt.as_secs_f64() * 1e6 + REPORT_DELAY_MICROS;
-        let burst = f64::from(link.burst).clamp(1.0, MAX_BURST);
+        let expected = expected(link);
         Self {
             delay: Cost(i64::from(link.delay_micros)).clamp(MIN_DELAY, MAX_TERM),
             jitter: Cost::from_span(link.jitter.saturating_mul(JITTER_FACTOR)),
-            recovery: Cost::from_f64(loss / (1.0 - loss) * round),
-            residual_loss: Cost::from_f64((loss.powi(ROUNDS) * burst).min(1.0) * LOST_MICROS),
+            recovery: Cost::from_span(expected.delay),
+            residual_loss: Cost::from_f64(expected.residual * LOST_MICROS),
+            redundancy: Cost::from_f64((expected.shards - 1.0) * TWICE_MICROS),
             capacity: near_capacity(link.load_kbps, link.capacity_kbps),
             relay: RELAY,
             operator: Cost::from_span(link.cost),
@@ -155,8 +158,9 @@ impl MetricTerms {
 
     /// The metric: their sum.
     pub fn total(&self) -> Cost {
-        let Self { delay, jitter, recovery, residual_loss, capacity, relay, operator } = *self;
-        delay + jitter + recovery + residual_loss + capacity + relay + operator
+        let Self { delay, jitter, recovery, residual_loss, redundancy, capacity, relay, operator } =
+            *self;
+        delay + jitter + recovery + residual_loss + redundancy + capacity + relay + operator
     }
 
     /// Propagation with its margin: what a hop must reserve for the link.
@@ -172,11 +176,17 @@ impl Sum for MetricTerms {
             jitter: a.jitter + b.jitter,
             recovery: a.recovery + b.recovery,
             residual_loss: a.residual_loss + b.residual_loss,
+            redundancy: a.redundancy + b.redundancy,
             capacity: a.capacity + b.capacity,
             relay: a.relay + b.relay,
             operator: a.operator + b.operator,
         })
     }
+}
+
+/// What to expect of repair on a link. Hostile statements are as good as any: see [`Expected::of`].
+pub(crate) fn expected(link: &LinkStatement) -> Expected {
+    Expected::of(link.loss, link.burst, link.rtt, REPAIR_BUDGET)
 }
 
 /// Nothing while a link is not busy or its capacity unknown; then as the queue of M/M/1 grows,
@@ -245,9 +255,34 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_the_expected_number_of_further_rounds() {
-        let terms = MetricTerms::of(&LinkStatement { loss: 0.5, ..link() });
-        assert_eq!(terms.recovery.ms(), 50.0); // one further round on average: 40 ms + 10 ms
+    fn losses_cost_what_the_recovery_plan_expects() {
+        // 100 ms hold two repairs at a round trip of 40 ms, and none at one of 150 ms.
+        let at = |loss, rtt| {
+            let rtt = Duration::from_millis(rtt);
+            MetricTerms::of(&LinkStatement { loss, rtt, ..link() })
+        };
+        let near = at(0.2, 40);
+        assert!((5.0..15.0).contains(&near.recovery.ms()), "{near:?}");
+        assert!((10.0..25.0).contains(&near.redundancy.ms()), "{near:?}");
+        assert!(near.residual_loss.ms() < 0.1, "{near:?}");
+        let far = at(0.2, 400);
+        assert!(far.redundancy > near.redundancy, "parity in place of time: {far:?}");
+        // A shard more in a thousand, of which a few wait for 50 ms.
+        assert!((0.05..0.2).contains(&at(0.001, 40).recovery.ms()));
+        assert!(at(0.9, 40).residual_loss.ms() > 500.0);
+    }
+
+    #[test]
+    fn a_little_more_loss_costs_a_little_more() {
+        let at = |step: u32| {
+            let link = LinkStatement { loss: step as f32 / 1_000.0, burst: 2.0, ..link() };
+            MetricTerms::of(&link).total()
+        };
+        // So no noise in a measurement makes routes move: they do for 5 ms.
+        for step in 0..400 {
+            let more = at(step + 1) - at(step);
+            assert!((Cost::ZERO..Cost(1_000)).contains(&more), "from {step} per mille: {more:?}");
+        }
     }
 
     #[test]
@@ -264,9 +299,12 @@ mod tests {
             ..link()
         };
         let total = MetricTerms::of(&odd).total();
-        assert!(total > Cost::ZERO && total < Cost(7 * MAX_TERM.0), "{total:?}");
-        assert!(
-            MetricTerms::of(&LinkStatement { loss: 2.0, ..odd }).total() < Cost(7 * MAX_TERM.0)
-        );
+        assert!(total > Cost::ZERO && total < Cost(8 * MAX_TERM.0), "{total:?}");
+        for loss in [2.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE] {
+            for burst in [f32::NAN, f32::NEG_INFINITY, 0.0, 1e30] {
+                let total = MetricTerms::of(&LinkStatement { loss, burst, ..odd }).total();
+                assert!(total > Cost::ZERO && total < Cost(8 * MAX_TERM.0), "{loss}, {burst}");
+            }
+        }
     }
 }

@@ -49,6 +49,7 @@ struct PathView {
     terms: Terms,
     #[serde(default)]
     loss: f64,
+    residual_loss: Option<f64>,
     #[serde(default)]
     links: Vec<LinkView>,
 }
@@ -63,6 +64,8 @@ struct LinkView {
     rtt_ms: f64,
     loss: f64,
     burst: f64,
+    residual_loss: Option<f64>,
+    redundancy: Option<f64>,
     #[serde(default)]
     suspect: bool,
 }
@@ -75,6 +78,7 @@ struct Terms {
     jitter_ms: f64,
     recovery_ms: f64,
     residual_loss_ms: f64,
+    redundancy_ms: f64,
     capacity_ms: f64,
     relay_ms: f64,
     operator_ms: f64,
@@ -121,12 +125,15 @@ pub(super) fn text(explanation: &Value) -> anyhow::Result<String> {
         "jitter",
         "repair",
         "residual loss",
+        "redundancy",
         "capacity",
         "relays",
         "operator",
         "rtt (ms)",
         "loss (%)",
         "burst#",
+        "lost for good (%)",
+        "sent/data",
     ]);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
@@ -195,7 +202,8 @@ fn paths(explanation: &Explanation) -> Vec<(String, &PathView)> {
 fn path_rows(table: &mut comfy_table::Table, name: &str, view: &PathView) {
     let mut sum = vec![format!("{name}: {}", path(&view.pops)), number(view.total_ms)];
     sum.extend(terms(&view.terms));
-    sum.extend([String::new(), percent(view.loss), String::new()]);
+    let blank = String::new;
+    sum.extend([blank(), percent(view.loss), blank(), for_good(view.residual_loss), blank()]);
     table.add_row(sum);
     for link in &view.links {
         let suspect = if link.suspect { " (suspect)" } else { "" };
@@ -203,22 +211,34 @@ fn path_rows(table: &mut comfy_table::Table, name: &str, view: &PathView) {
         row.push(number(link.total_ms));
         row.extend(terms(&link.terms));
         row.extend([number(link.rtt_ms), percent(link.loss), number(link.burst)]);
+        let sent = link.redundancy.map(|redundancy| format!("{:.2}", 1.0 + redundancy));
+        row.extend([for_good(link.residual_loss), sent.unwrap_or("-".into())]);
         table.add_row(row);
     }
 }
 
-fn terms(terms: &Terms) -> [String; 7] {
+fn terms(terms: &Terms) -> [String; 8] {
     let Terms {
         delay_ms,
         jitter_ms,
         recovery_ms,
         residual_loss_ms,
+        redundancy_ms,
         capacity_ms,
         relay_ms,
         operator_ms,
     } = *terms;
-    [delay_ms, jitter_ms, recovery_ms, residual_loss_ms, capacity_ms, relay_ms, operator_ms]
-        .map(number)
+    [
+        delay_ms,
+        jitter_ms,
+        recovery_ms,
+        residual_loss_ms,
+        redundancy_ms,
+        capacity_ms,
+        relay_ms,
+        operator_ms,
+    ]
+    .map(number)
 }
 
 fn number(value: f64) -> String {
@@ -227,6 +247,11 @@ fn number(value: f64) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.2}", share * 100.0)
+}
+
+/// What is expected to stay lost: shares of a millionth count, and older relays say nothing of it.
+fn for_good(share: Option<f64>) -> String {
+    share.map_or("-".into(), |share| format!("{:.4}", share * 100.0))
 }
 
 /// Why the others are not in use.
@@ -270,7 +295,7 @@ mod tests {
     fn view(pops: &[&str], total: f64) -> Value {
         let link = json!({
             "from": pops[0], "to": pops[1], "total_ms": total, "rtt_ms": 60.0, "loss": 0.03,
-            "burst": 2.0, "capacity_kbps": null, "load_kbps": 0, "suspect": false,
+            "burst": 2.0, "residual_loss": 0.000021, "redundancy": 0.13, "capacity_kbps": null, "load_kbps": 0, "suspect": false,
             "terms": { "delay_ms": 30.0, "jitter_ms": 1.0, "recovery_ms": 2.2 },
         });
         json!({ "pops": pops, "total_ms": total, "loss": 0.03, "terms": {}, "links": [link] })
@@ -304,6 +329,9 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("in use: fra > bah > sgp"), "{text}");
+        let link = text.lines().find(|line| line.contains("fra > bah  ")).unwrap();
+        let figures: Vec<&str> = link.split_whitespace().rev().take(5).collect();
+        assert_eq!(figures, ["1.13", "0.0021", "2.0", "3.00", "60.0"], "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     Target,
 };
 use crate::graph::{Graph, Link};
-use crate::metric::{Cost, MetricTerms};
+use crate::metric::{Cost, MetricTerms, expected};
 use crate::paths::{Ascending, Node, Trail};
 use crate::routes::{Reason, Router, trail};
 use crate::tables::{PolicyTable, RouteEntry, Tables};
@@ -298,11 +298,15 @@ impl View<'_> {
         let links: Vec<(Node, Node, &Link)> = found.collect();
         let terms: MetricTerms = links.iter().map(|(_, _, link)| link.terms).sum();
         let arrives = |link: &Link| 1.0 - f64::from(link.statement.loss);
+        let saved = |link: &Link| 1.0 - expected(&link.statement).residual;
         PathView {
             pops: trail.nodes().iter().map(|&node| self.name(node)).collect(),
             total_ms: terms.total().ms(),
             terms,
             loss: rounded(1.0 - links.iter().map(|(_, _, link)| arrives(link)).product::<f64>()),
+            residual_loss: fine(
+                1.0 - links.iter().map(|(_, _, link)| saved(link)).product::<f64>(),
+            ),
             links: links.into_iter().map(|(from, to, link)| self.link(from, to, link)).collect(),
         }
     }
@@ -310,6 +314,7 @@ impl View<'_> {
     fn link(&self, from: Node, to: Node, link: &Link) -> LinkView {
         let statement = &link.statement;
         let own = self.graph.key(from) == self.router.own().key();
+        let expected = expected(statement);
         LinkView {
             from: self.name(from),
             to: self.name(to),
@@ -318,6 +323,8 @@ impl View<'_> {
             rtt_ms: Cost::from_span(statement.rtt).ms(),
             loss: rounded(f64::from(statement.loss)),
             burst: rounded(f64::from(statement.burst)),
+            residual_loss: fine(expected.residual),
+            redundancy: rounded(expected.shards - 1.0),
             capacity_kbps: (statement.capacity_kbps > 0).then_some(statement.capacity_kbps),
             load_kbps: statement.load_kbps,
             suspect: own && self.router.is_suspect(self.graph.key(to)),
@@ -328,6 +335,11 @@ impl View<'_> {
 /// To five places: statements have no more, and nobody wants to read 0.0299999993.
 fn rounded(figure: f64) -> f64 {
     (figure * 1e5).round() / 1e5
+}
+
+/// To more places: recovery plans aim at some millionths.
+fn fine(share: f64) -> f64 {
+    (share * 1e8).round() / 1e8
 }
 
 fn no_instance(service: &ServiceName, instances: &[InstanceView]) -> String {
@@ -346,11 +358,12 @@ fn no_instance(service: &ServiceName, instances: &[InstanceView]) -> String {
 /// Why `path` costs more than `chosen`: by how much, and what that is made of.
 fn slower(path: &PathView, chosen: &PathView) -> String {
     let differ = |of: fn(&MetricTerms) -> Cost| (of(&path.terms) - of(&chosen.terms)).ms();
-    let parts: [(&str, f64); 7] = [
+    let parts: [(&str, f64); 8] = [
         ("delay", differ(|terms| terms.delay)),
         ("jitter", differ(|terms| terms.jitter)),
         ("recovery of losses", differ(|terms| terms.recovery)),
         ("residual loss", differ(|terms| terms.residual_loss)),
+        ("redundancy", differ(|terms| terms.redundancy)),
         ("a filling link", differ(|terms| terms.capacity)),
         ("relays", differ(|terms| terms.relay)),
         ("operator cost", differ(|terms| terms.operator)),

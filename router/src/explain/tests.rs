@@ -42,16 +42,30 @@ fn a_route_around_a_bad_link_says_so_with_the_figures() {
     assert_eq!(said["chosen"]["reason"], "first");
     assert_eq!(said["chosen"]["age_ms"], 60_000);
     assert_eq!(said["backup"]["pops"], serde_json::json!(["fra", "sgp"]));
-    assert_eq!(said["direct"]["path"]["terms"]["recovery_ms"], 9.587); // 0.03 / 0.97 of 310 ms
-    assert_eq!(
-        (&said["direct"]["behind_ms"], &said["backup"]["loss"]),
-        (&94.39.into(), &0.03.into())
-    );
-    let summary = "fra > dxb > sgp at 65.5 ms; the direct link is not used: \
-                   slower by 94.4 ms: delay +85.0 ms, recovery of losses +9.6 ms, relays -0.2 ms";
-    assert_eq!(said["summary"], summary);
+    assert_eq!(said["backup"]["loss"], 0.03);
+    let summary = said["summary"].as_str().unwrap_or_default();
+    let start = "fra > dxb > sgp at 65.5 ms; the direct link is not used: slower by ";
+    assert!(summary.starts_with(start) && summary.contains(": delay +85.0 ms, "), "{summary}");
     assert_eq!(said["alternates"].as_array().map(Vec::len), Some(1));
     assert_eq!(said["policy"], Value::Null);
+}
+
+#[test]
+fn what_recovery_is_expected_to_make_of_a_link_is_shown() {
+    let (router, _) = routed(&mut bad_triangle());
+    let said = json(&router, PolicyId::NONE, to_sgp());
+    // A round trip of 300 ms leaves little time for repeats: parity takes their place.
+    let direct = &said["direct"]["path"];
+    let figure = |name: &str| direct["links"][0][name].as_f64().unwrap_or(f64::NAN);
+    assert!((0.1..0.5).contains(&figure("redundancy")), "{direct}");
+    assert!((1e-6..1e-3).contains(&figure("residual_loss")), "{direct}");
+    assert_eq!(direct["residual_loss"], direct["links"][0]["residual_loss"]);
+    let ms = |name: &str| direct["terms"][name].as_f64().unwrap_or(f64::NAN);
+    assert!((ms("redundancy_ms") - figure("redundancy") * 50.0).abs() < 0.01, "{direct}");
+    assert!((ms("residual_loss_ms") - figure("residual_loss") * 2_000.0).abs() < 0.01, "{direct}");
+    assert!((0.5..5.0).contains(&ms("recovery_ms")), "{direct}");
+    let clean = &said["chosen"]["links"][0];
+    assert_eq!([&clean["redundancy"], &clean["residual_loss"]], [0.0, 0.0]);
 }
 
 #[test]
