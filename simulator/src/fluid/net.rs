@@ -589,6 +589,7 @@ impl Net {
             jitter_rx: jitter(&other.sense),
             queueing_tx: Duration::ZERO,
             loss_tx: port.sense.loss() as f32,
+            loss_tx_at_most: port.sense.loss() as f32,
             loss_rx: other.sense.loss() as f32,
             burst_tx: port.sense.burst as f32,
             rate_bps: 0,
