@@ -61,7 +61,7 @@ enum Command {
         /// Run the world before and after this change, and show both; may be given several times
         ///
         /// Each change by itself, then all together. "remove PLACE", "kill PLACE [at TIME]",
-        /// "cut A B [at TIME]", "add link A B DELAY [LOSS]", "delay A B SPAN", "loss A B SHARE",
+        /// "cut A B [at TIME]", "add link A B DELAY LOSS" (or no LOSS), "delay A B SPAN", "loss A B SHARE",
         /// "rate A B RATE", "demand xN [of TRAFFIC]", "deny PLACE", "policy NAME"; a place is a PoP,
         /// region, country or provider. All are described in simulator/README.md.
         #[arg(long, value_name = "CHANGE", conflicts_with_all = ["out", "baselines", "no_baselines"])]

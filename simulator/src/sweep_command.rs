@@ -20,7 +20,7 @@ pub struct SweepArgs {
     world: PathBuf,
     /// A key of the world file and the values that it takes; may be given several times
     ///
-    /// The key is a path: run.duration, or link.loss for all [[link]], or link.a-b.loss and
+    /// The key is a path: run.duration, or link.loss for all links, or link.a-b.loss and
     /// traffic.NAME.pps for one. Values are written as in the file, quotes may be left out.
     #[arg(long, value_name = "KEY=A,B,…", required = true)]
     vary: Vec<Axis>,

@@ -14,7 +14,7 @@
 //! The price stands for the residual loss that is asked for: at the optimum one more shard saves
 //! about one packet in `price`, so a group of `k` ends with about 1/`price` packets missing.
 //! A group that is sent for the first time lacks all its packets, so the same programme says how
-//! much parity goes along; only at a last chance is that another question (see [`solve`]).
+//! much parity goes along; only at a last chance is that another question (see `solve`).
 //! Losses follow the simple Gilbert model ("Capacity of a Burst-Noise Channel", BSTJ 1960): the
 //! share lost and the mean length of a burst, in shards sent one after the other. Losses at
 //! different chances count as independent: chances lie a round trip apart.
