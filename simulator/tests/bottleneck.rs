@@ -27,13 +27,16 @@ const ALL: std::ops::Range<Duration> = Duration::ZERO..SPAN;
 
 #[test]
 fn what_fits_arrives_in_time_despite_random_loss() {
-    for seed in 1..=4 {
+    let (mut sent, mut missed) = (0, 0);
+    for seed in 1..=20 {
         let link = run(seed, narrow(10, 0.05), 7.0);
         let (audio, video) = (link.tally(Class::Audio, ALL), link.tally(Class::Video, ALL));
-        assert!(audio.in_time() + 1 >= audio.sent, "seed {seed}: {}", audio.percent_in_time());
+        (sent, missed) = (sent + audio.sent, missed + audio.sent - audio.in_time());
         assert!(video.percent_in_time() >= 99.9, "seed {seed}: {}", video.percent_in_time());
         assert!(link.queue(ALL, 0.95) <= ms(10), "seed {seed}: {:?}", link.queue(ALL, 0.95));
     }
+    // One in 100,000 may be lost for good.
+    assert!(missed <= 1, "{missed} of {sent} audio packets");
 }
 
 #[test]
@@ -70,7 +73,7 @@ fn a_bloated_buffer_is_kept_empty_although_packets_are_lost_at_random() {
 #[test]
 fn loss_and_jitter_alone_never_lower_the_rate_below_what_is_offered() {
     for seed in 1..=16 {
-        let jitter = Duration::from_micros(seed % 3 * 1_000);
+        let jitter = Duration::from_micros(seed % 4 * 1_000);
         let mut link = Bottleneck::new(seed, LinkSpec { jitter, ..wide(0.3) }, 8.0);
         link.run_until(Duration::from_secs(12));
         let least = link.rates(Duration::ZERO..Duration::from_secs(12)).min();

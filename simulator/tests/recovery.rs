@@ -14,7 +14,7 @@ const SEEDS: u64 = 2;
 /// Runs are short: so many packets more than allowed may be missed, ...
 const UNLUCKY: f64 = 12.0;
 /// ... and so much more be sent per data shard.
-const DEARER: f64 = 0.05;
+const DEARER: f64 = 0.03;
 /// What half of the packets may take beyond propagation, in milliseconds.
 const SLOWER: f64 = 1.0;
 

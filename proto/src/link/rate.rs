@@ -128,12 +128,12 @@ pub struct Feedback {
 /// rises by 1.5 % a step; 10 % beyond a capacity without a queue, the limit is a thing of the past
 /// and the rate rises by 40 % a step.
 ///
-/// Between a flat delay and a queue that is too long the rate declines by 0.7 % a step. A queue that
+/// Between a flat delay and a queue that is too long the rate declines by 0.7 % a step, once a limit was met. A queue that
 /// is hardly too long is believed only once it has stood for thirty times the link's own jitter, or
 /// for 100 ms where the application sends less than it may.
 ///
 /// Loss does not matter, except that bytes lost on the way are part of what the link took: the
-/// delivery is divided by the share that arrives while no queue stands. More loss than that, with a
+/// delivery is divided by the share that arrives while no queue of ours can stand. More loss than that, with a
 /// queue, is an overflow: the rate falls by a quarter. Where that is of no use, and as much is lost as
 /// before, the losses are the link's own, and the rate is what it was.
 ///
@@ -374,7 +374,11 @@ impl RateControl {
             (false, None, false) => (self.rate * DOUBLING, round_trip),
         };
         let flat = queue <= self.flat() || self.in_company();
-        let (grown, step) = if flat { (grown, step) } else { (self.rate * EASING, settled) };
+        let (grown, step) = match flat {
+            true => (grown, step),
+            false if self.met_limit => (self.rate * EASING, settled),
+            false => return,
+        };
         if feedback.limited_by_application || now.since(self.stepped_at) < step {
             return;
         }
@@ -388,15 +392,15 @@ impl RateControl {
     /// Losses without a queue are the link's own. More of them with a queue are a queue that
     /// overflows: one that another sender keeps full, or too short to show.
     fn handle_losses(&mut self, judged: Losses, feedback: &Feedback, now: Timestamp) {
-        if feedback.queueing <= self.flat() {
+        self.judge_cut(judged, now);
+        // Nor is a queue that is there while next to nothing is sent.
+        if feedback.queueing <= self.flat() || judged.rate(now) < LEAST_RATE {
             self.clean_samples = self.clean_samples.saturating_add(1);
             let gain = f64::from(self.clean_samples.min(16));
             self.clean_loss += (judged.share() - self.clean_loss) / gain;
-            self.cut = None;
             return;
         }
         self.other_samples = self.other_samples.saturating_add(1);
-        self.judge_cut(judged, now);
         let known = self.clean_samples.saturating_add(self.other_samples) >= KNOWN;
         // Who sends less than he may is seldom the cause.
         let queue = match feedback.limited_by_application {
@@ -427,7 +431,7 @@ impl RateControl {
             cut.since = Some(Losses::new(now));
             return;
         };
-        since.add(judged.arrived, judged.lost);
+        since.add(judged);
         if since.all() < CUT_JUDGED {
             return;
         }
@@ -482,25 +486,34 @@ impl Arrivals {
 #[derive(Clone, Copy, Debug)]
 struct Losses {
     since: Timestamp,
+    /// What arrived.
+    bytes: u64,
     arrived: u32,
     lost: u32,
 }
 
 impl Losses {
     fn new(now: Timestamp) -> Self {
-        Self { since: now, arrived: 0, lost: 0 }
+        Self { since: now, bytes: 0, arrived: 0, lost: 0 }
     }
 
     /// Counts; what came together, once per round trip.
     fn judge(&mut self, feedback: &Feedback, now: Timestamp) -> Option<Self> {
-        self.add(feedback.outcomes.0, feedback.outcomes.1);
+        let (arrived, lost) = feedback.outcomes;
+        self.add(Self { bytes: feedback.delivered_bytes, arrived, lost, ..*self });
         let ripe = self.all() >= JUDGED && now.since(self.since) >= feedback.rtt.max(SETTLING);
         ripe.then(|| std::mem::replace(self, Self::new(now)))
     }
 
-    fn add(&mut self, arrived: u32, lost: u32) {
-        self.arrived = self.arrived.saturating_add(arrived);
-        self.lost = self.lost.saturating_add(lost);
+    fn add(&mut self, more: Self) {
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.arrived = self.arrived.saturating_add(more.arrived);
+        self.lost = self.lost.saturating_add(more.lost);
+    }
+
+    /// Bits per second that arrived.
+    fn rate(&self, now: Timestamp) -> f64 {
+        self.bytes as f64 * 8.0 / now.since(self.since).as_secs_f64().max(1e-3)
     }
 
     fn all(&self) -> u32 {
