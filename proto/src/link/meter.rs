@@ -6,7 +6,7 @@
 //! link is dead and [`super::rate`] how fast to send.
 
 mod delay;
-mod loss;
+pub mod loss;
 mod rtt;
 
 use std::time::Duration;

@@ -39,6 +39,7 @@ pub mod queue;
 pub mod rate;
 mod receipts;
 mod receive;
+mod recovery;
 mod sent;
 mod traffic;
 mod transmit;
@@ -49,6 +50,10 @@ use bytes::Bytes;
 
 pub use self::counters::Counters;
 pub use self::machine::Link;
+pub use self::outgoing::LONGEST_OPEN;
+pub use self::receipts::{BEAT_ANSWER, OVERDUE, REORDERING};
+pub use self::receive::GUARD;
+pub use self::recovery::Recovery;
 use crate::packet::Header;
 use crate::units::Timestamp;
 
@@ -62,24 +67,6 @@ pub struct LinkConfig {
     pub peer_clock_offset: i64,
     /// How losses are made up for.
     pub recovery: Recovery,
-}
-
-/// How a link makes up for losses. Relays in use follow the plan; the others are there to compare
-/// it with, and constrain it: everything else on the link stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Recovery {
-    /// Parity and repeats as [`plan`] says.
-    #[default]
-    Plan,
-    /// Nothing up front; what is known to be lost is sent again, shard for shard, while that helps.
-    ArqOnly,
-    /// So many parity shards per packet follow each group at once, at least one; nothing is sent again.
-    FixedFec {
-        /// Above 0; as many as the packets at 1.
-        parity: f64,
-    },
-    /// What is lost is lost.
-    None,
 }
 
 /// A packet to carry to the neighbour.

@@ -23,7 +23,7 @@ pub(super) const MOST_GROUPS: usize = 4096;
 pub(super) const MOST_BYTES: usize = 32 << 20;
 
 /// No group waits longer for more packets.
-const LONGEST_OPEN: Duration = Duration::from_millis(20);
+pub const LONGEST_OPEN: Duration = Duration::from_millis(20);
 /// One that hardly gets a second packet waits for those that come along with the first.
 const SHORTEST_OPEN: Duration = Duration::from_millis(1);
 

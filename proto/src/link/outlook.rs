@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Recovery;
-use super::code::MAX_PARITY;
 use super::plan::{OperatingPoint, Plan, Target};
 use crate::units::Timestamp;
 
@@ -36,7 +35,7 @@ impl Outlook {
         if arrive_by < earliest {
             return 0;
         }
-        if matches!(self.recovery, Recovery::FixedFec { .. } | Recovery::None) {
+        if !self.recovery.repeats() {
             return 1; // nothing follows a report
         }
         let rounds = arrive_by.since(earliest).as_micros() / self.round.as_micros().max(1);
@@ -50,20 +49,12 @@ impl Outlook {
 
     /// Parity shards to send with a group of `k` packets that can be helped `chances` times.
     pub(super) fn upfront(&self, target: Target, k: usize, chances: usize) -> usize {
-        match self.recovery {
-            Recovery::Plan => self.plan(target).upfront(k, chances),
-            Recovery::FixedFec { parity } => ((k as f64 * parity).ceil() as usize).min(MAX_PARITY),
-            Recovery::ArqOnly | Recovery::None => 0,
-        }
+        self.recovery.upfront(self.plan(target), k, chances)
     }
 
     /// Shards to send for a group that lacks `lacking` and can be helped `chances` times.
     pub(super) fn repair(&self, target: Target, lacking: usize, chances: usize) -> usize {
-        match self.recovery {
-            Recovery::Plan => self.plan(target).repair(lacking, chances),
-            Recovery::ArqOnly if chances > 0 => lacking,
-            _ => 0,
-        }
+        self.recovery.repair(self.plan(target), lacking, chances)
     }
 
     /// Shards to send at the last chance for so many packets that no report tells of.

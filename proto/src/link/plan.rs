@@ -32,6 +32,7 @@ mod solve;
 use std::sync::OnceLock;
 
 pub use self::expect::Expected;
+pub use self::solve::LossCounts;
 use super::code::{MAX_DATA, MAX_PARITY};
 use crate::units::Class;
 
@@ -83,6 +84,11 @@ impl OperatingPoint {
         BURST_STEPS[usize::from(self.burst)] / (1.0 - self.loss())
     }
 
+    /// The losses that the plan reckons with.
+    fn loss_counts(self) -> LossCounts {
+        LossCounts::new(self.loss(), self.burst())
+    }
+
     fn index(self) -> usize {
         usize::from(self.loss) * BURST_STEPS.len() + usize::from(self.burst)
     }
@@ -124,11 +130,9 @@ pub struct Plan {
     only: [u8; MAX_DATA],
     /// `[chances - 1][lacking - 1]`
     repair: [[u8; MAX_DATA]; MAX_CHANCES],
-    /// What comes of it. `[chances - 1]`
-    expected: [expect::Outcome; MAX_CHANCES],
 }
 
-/// Bounded: with all of them solved, `COUNT` times `COUNT` plans of 640 bytes, 5 MB.
+/// Bounded: with all of them solved, `COUNT` times `COUNT` plans of 448 bytes, 4 MB.
 static PLANS: [OnceLock<Box<Plan>>; OperatingPoint::COUNT * Target::COUNT] =
     [const { OnceLock::new() }; OperatingPoint::COUNT * Target::COUNT];
 

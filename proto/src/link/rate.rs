@@ -52,7 +52,7 @@ const MEASURED: Duration = Duration::from_millis(500);
 /// A capacity that differs by less than this from the one found before is the same, measured anew.
 const ALIKE: f64 = 0.25;
 /// Share of the capacity that is used once the queue has gone.
-const HEADROOM: f64 = 0.95;
+pub const HEADROOM: f64 = 0.95;
 /// At a queue of this length next to nothing is sent; at shorter ones proportionally more.
 const DRAIN_SPAN: Duration = Duration::from_millis(50);
 /// A drain sends at least this share of the capacity, so that urgent packets pass.

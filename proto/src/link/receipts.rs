@@ -25,13 +25,13 @@ const ALL_LOST: f32 = 1e-3;
 /// ... which is so often.
 const REPEATS: [u32; 2] = [1, 10];
 /// A heartbeat is reported after this long at the latest: the gap of hot links.
-const BEAT_ANSWER: Duration = Duration::from_millis(10);
+pub const BEAT_ANSWER: Duration = Duration::from_millis(10);
 /// So long after the last data reports go on.
 const TAIL: Duration = Duration::from_millis(300);
 /// After so many reports about nothing new, the timer doubles with each.
 const STEADY: u32 = 6;
 /// So long after the usual time of the next data it counts as missing. Senders wait a little, too.
-const OVERDUE: Duration = Duration::from_millis(3);
+pub const OVERDUE: Duration = Duration::from_millis(3);
 /// Longer gaps between data are no rhythm.
 const LONGEST_GAP: Duration = Duration::from_millis(100);
 /// Reports go back over what arrived in two round trips, at least in this time.
@@ -41,7 +41,7 @@ const MARK: Duration = Duration::from_millis(20);
 /// The most marks: what [`MARK`] makes of two seconds.
 const MARKS: usize = 100;
 /// A number is confirmed missing when so many later ones came.
-const REORDERING: u32 = 3;
+pub const REORDERING: u32 = 3;
 /// A number is counted as lost, for display, when so many later ones came.
 const SETTLED: u32 = 64;
 /// Numbers remembered. More than twice a report's map, so that a jump clears in time.

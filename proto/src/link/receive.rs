@@ -22,7 +22,7 @@ const STALL: Duration = Duration::from_millis(25);
 /// How long it takes to find a loss, before one was found: the timer of reports.
 const FIRST_DETECTION: Duration = Duration::from_millis(10);
 /// What a packet should have in hand when it arrives, for its next hop has work with it too.
-const GUARD: Duration = Duration::from_micros(500);
+pub const GUARD: Duration = Duration::from_micros(500);
 /// Shards told apart by a burst: where the spacing of sends is unknown or wide, this is enough.
 const WIDEST_SPREAD: Duration = Duration::from_millis(30);
 

@@ -31,11 +31,11 @@ const MAX_PENDING: usize = 256;
 /// The most neighbours.
 pub const MAX_NEIGHBOURS: usize = 1024;
 /// A link that has just begun is probed as if it were in use, so that routes know it soon.
-const SETTLING: Duration = Duration::from_secs(3);
+pub const SETTLING: Duration = Duration::from_secs(3);
 /// A neighbour that the mesh has not wanted, nor anybody used, for this long is let go.
 const UNWANTED: Duration = Duration::from_secs(60);
 /// How long after its last packet a link still counts as used.
-const USED_FOR: Duration = Duration::from_secs(5);
+pub const USED_FOR: Duration = Duration::from_secs(5);
 
 /// One connection to another relay, numbered by whoever drives the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tradewind_proto::link::LONGEST_OPEN;
+
 use super::repair::{Losses, Rounds};
 
 /// Shares below this are left out.
@@ -41,9 +43,6 @@ pub(super) struct Hop {
     pub(super) served: f64,
 }
 
-/// How long a group waits for more packets at most (`proto/src/link/outgoing.rs`).
-const LONGEST_OPEN: f64 = 0.020;
-
 impl Hop {
     /// How often a packet with so much time can be helped, its first sending included.
     fn chances(&self, budget: f64) -> usize {
@@ -53,7 +52,8 @@ impl Hop {
 
     /// Packets that share a group.
     fn group(&self, slack: f64, chances: usize) -> usize {
-        let wait = if chances > 1 { LONGEST_OPEN } else { (slack * 0.75).clamp(0.0, LONGEST_OPEN) };
+        let longest = LONGEST_OPEN.as_secs_f64();
+        let wait = if chances > 1 { longest } else { (slack * 0.75).clamp(0.0, longest) };
         let lonely = 1.0 / self.lane.max(1e-9) > wait / 2.0;
         if lonely { 1 } else { 1 + (self.lane * wait) as usize }
     }
@@ -99,7 +99,7 @@ impl Delivery {
                     let late = match round {
                         0 => 0.0,
                         // Parity follows once the group is closed.
-                        1 => LONGEST_OPEN.min((k - 1) as f64 / hop.lane.max(1e-9)),
+                        1 => LONGEST_OPEN.as_secs_f64().min((k - 1) as f64 / hop.lane.max(1e-9)),
                         repair => hop.round * (repair - 1) as f64,
                     };
                     if share * arrive > NEGLIGIBLE {

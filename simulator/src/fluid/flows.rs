@@ -7,9 +7,10 @@ use rand::rngs::SmallRng;
 use tradewind_proto::flow::fragment::fragments;
 use tradewind_proto::frame::DATA_OVERHEAD;
 use tradewind_proto::link::plan::{self, OperatingPoint};
+use tradewind_proto::link::{BEAT_ANSWER, GUARD, OVERDUE, REORDERING};
 use tradewind_proto::packet::{Fragment, Header, PacketKind, Path};
 use tradewind_proto::units::{Budget, FlowId, FlowSeq, PolicyId, PopKey, Redundancy, Timestamp};
-use tradewind_relay::node::edge::{Alone, Target, TunnelSpec, Ways};
+use tradewind_relay::node::edge::{Alone, DETOUR_ROOM, Target, TunnelSpec, Ways};
 
 use super::course::{Course, Fate};
 use super::delivery::{Delivery, Hop};
@@ -22,15 +23,7 @@ use crate::traffic::FlowReport;
 use crate::virtual_net::QUIC_OVERHEAD;
 use crate::world::Traffic;
 
-/// Room that an ingress keeps for a detour (`edge/outbox.rs`).
-const DETOUR_ROOM: usize = 2 * size_of::<PopKey>();
-/// What a packet should have in hand when it arrives (`proto/src/link/receive.rs`).
-const GUARD: f64 = 0.0005;
-/// A number is missing when so many later ones came, or so long after its time, and told of within
-/// the timer of reports (`proto/src/link/receipts.rs`); the report itself waits for its turn.
-const REORDERING: f64 = 3.0;
-const OVERDUE: f64 = 0.003;
-const REPORT_TIMER: f64 = 0.010;
+/// A report of a missing number waits for its turn, in seconds.
 const REPORT_WAIT: f64 = 0.0005;
 /// The mean absolute deviation of a normal distribution, in standard deviations.
 const MEAN_DEVIATION: f64 = 0.8;
@@ -317,7 +310,9 @@ impl Flow {
             let lane = out.load.packets[self.spec.class as usize].max(self.pps());
             let all = out.load.pps().max(self.pps());
             let jitter = port.sense.jitter.max(MEAN_DEVIATION * out.sigma());
-            let missed = (REORDERING / all).min(1.0 / all + OVERDUE).min(REPORT_TIMER);
+            let missed = (f64::from(REORDERING) / all)
+                .min(1.0 / all + OVERDUE.as_secs_f64())
+                .min(BEAT_ANSWER.as_secs_f64());
             let found = missed + REPORT_WAIT + 2.0 * jitter;
             let rtt = out.delay(bytes) + back.delay(100.0);
             let next = pops.get(at + 1).copied().unwrap_or_default();
@@ -331,7 +326,7 @@ impl Flow {
                     believed: OperatingPoint::new(port.believed.0, port.believed.1),
                     target: plan::Target::new(self.spec.class, course.pipes.len()),
                 },
-                expected: rtt / 2.0 + 2.0 * jitter + GUARD,
+                expected: rtt / 2.0 + 2.0 * jitter + GUARD.as_secs_f64(),
                 round_expected: rtt + jitter + 1.5 * found,
                 round: rtt + found,
                 reserved: host.tables.delay_along(next, ahead).as_secs_f64(),

@@ -22,6 +22,7 @@ use tradewind_relay::identity::Subject;
 use tradewind_relay::node::control::{
     Control, ControlOutput, MEASURE_INTERVAL, Measured, SelfDescription,
 };
+use tradewind_relay::node::neighbour::{SETTLING, USED_FOR};
 use tradewind_router::lsdb::Labels;
 use tradewind_router::tables::Tables;
 
@@ -29,26 +30,12 @@ use super::pipe::{Idle, Pipe};
 use super::sense::Sense;
 use crate::emulator::IP_UDP_HEADERS;
 use crate::link::{LinkSpec, stream_seed};
+use crate::overlay::line::{ACK_DELAY, FLIGHT_REPEAT, MTU, RESERVED, SEGMENT};
 use crate::overlay::{LEAVING, PlainTrust, START, service_at};
 use crate::virtual_net::{Events, QUIC_OVERHEAD};
 
-/// Payload of a packet of a control stream (as in `overlay/line.rs`).
-const SEGMENT: usize = 1200;
-/// How late an acknowledgement may be (RFC 9000, section 18.2).
-const ACK_DELAY: f64 = 0.025;
-/// An end that heard nothing for so long gives up.
-pub(super) const IDLE: Duration = Duration::from_secs(15);
-/// A packet of the handshake that is lost is sent again after this.
-const FLIGHT_REPEAT: Duration = Duration::from_millis(300);
 /// How often somebody who can't be reached is tried.
 const REDIAL: Duration = Duration::from_secs(1);
-/// What quinn keeps of a UDP payload for itself, and the payloads tried.
-const RESERVED: usize = 38;
-const MTU: [usize; 2] = [1452, 1200];
-/// A link that has just begun is watched closely for so long, one in use since its last packet
-/// (`relay/src/node/neighbour.rs`).
-const SETTLING: Duration = Duration::from_secs(3);
-const USED_FOR: Duration = Duration::from_secs(5);
 /// Bytes of a heartbeat with the report that goes along, and of a report by itself.
 const BEAT_BYTES: f64 = 40.0 + (IP_UDP_HEADERS + QUIC_OVERHEAD) as f64;
 
@@ -384,7 +371,7 @@ impl Net {
         let lost = 1.0 - (1.0 - self.pipes[out].loss()) * (1.0 - self.pipes[back].loss());
         let repeats = self.hosts[host].ports[port].lost_in_a_row(lost);
         let rtt = self.pipes[out].span() + self.pipes[back].span();
-        let full = (MTU[0] + IP_UDP_HEADERS) as f64;
+        let full = (usize::from(MTU[0]) + IP_UDP_HEADERS) as f64;
         self.pipes[out].count(1.0 + f64::from(repeats), full * (1.0 + f64::from(repeats)));
         self.pipes[back].count(1.0, full);
         // A round trip for the handshake, and what the dialler says first comes a way later.
@@ -479,7 +466,7 @@ impl Net {
             self.pipes[out].count(f64::from(repeats), bytes / packets as f64 * f64::from(repeats));
         }
         let rtt = (self.pipes[out].span() + self.pipes[back].span()).as_secs_f64();
-        let wait = f64::from(repeats) * (rtt * 9.0 / 8.0 + ACK_DELAY);
+        let wait = f64::from(repeats) * (rtt * 9.0 / 8.0 + ACK_DELAY.as_secs_f64());
         let way = self.pipes[out].delay(bytes / packets as f64) + wait;
         let at = (self.now + Duration::from_secs_f64(way)).max(entry.stream_at);
         entry.stream_at = at;
@@ -547,7 +534,8 @@ impl Net {
     /// The largest packet of a link, by the payload with which its connection was made.
     fn max_packet(&self, port: &Port) -> usize {
         let least = self.pipes[port.out].spec.mtu.min(self.pipes[port.back].spec.mtu);
-        let payload = if MTU[0] + IP_UDP_HEADERS <= least { MTU[0] } else { MTU[1] };
+        let [full, small] = MTU.map(usize::from);
+        let payload = if full + IP_UDP_HEADERS <= least { full } else { small };
         payload - RESERVED - PARITY_OVERHEAD - SYMBOL_OVERHEAD
     }
 

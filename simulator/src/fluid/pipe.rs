@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use tradewind_proto::link::rate::HEADROOM;
 use tradewind_proto::units::{Class, Timestamp};
 
 use crate::emulator::IP_UDP_HEADERS;
 use crate::link::{Chain, LinkCounters, LinkSpec, Loss, Rate};
 use crate::virtual_net::QUIC_OVERHEAD;
 
-/// Share of a bottleneck that rate control uses once it has found it (`proto/src/link/rate.rs`).
-const USED: f64 = 0.95;
 /// Loads that differ by less are alike.
 const ALIKE: f64 = 0.1;
 
@@ -157,10 +156,10 @@ impl Pipe {
         self.served = [1.0; 3];
         let Some(rate) = self.spec.rate else { return };
         let all = rate.bits_per_second as f64 / 8.0;
-        if self.load.bps() / 8.0 > all * USED {
+        if self.load.bps() / 8.0 > all * HEADROOM {
             self.limit_met = true;
         }
-        let mut left = all * USED;
+        let mut left = all * HEADROOM;
         for (served, &offered) in self.served.iter_mut().zip(&self.load.bytes) {
             *served = if offered > left { (left / offered).max(0.0) } else { 1.0 };
             left = (left - offered).max(0.0);

@@ -10,45 +10,12 @@ use std::sync::Arc;
 
 use tradewind_proto::link::Recovery;
 use tradewind_proto::link::code::MAX_DATA;
-use tradewind_proto::link::plan::{MAX_CHANCES, OperatingPoint, Plan, Target};
+use tradewind_proto::link::plan::{LossCounts, MAX_CHANCES, OperatingPoint, Plan, Target};
 
 /// The most shards of one chance that are looked at.
 const MOST_SHARDS: usize = 192;
 /// Losses and bursts are told apart in steps of this share.
 const STEP: f64 = 0.01;
-
-/// The chances of every number of losses among shards that a link carries one after the other.
-struct LossCounts {
-    /// `of[n][j]`: that of `n` shards `j` are lost.
-    of: Vec<Vec<f64>>,
-}
-
-impl LossCounts {
-    /// For up to `most` shards of a link that loses the share `loss` in runs of `burst` on average
-    /// (Gilbert's chain, as in [`crate::link`]).
-    fn of(loss: f64, burst: f64, most: usize) -> Self {
-        let loss = loss.clamp(0.0, 0.999);
-        let recover = 1.0 / burst.max(1.0);
-        let fail = (loss * recover / (1.0 - loss)).min(1.0);
-        // Chance of `j` losses with the channel now good, and now bad (when the next is lost).
-        let (mut good, mut bad, mut of) = (vec![1.0 - loss], vec![loss], vec![vec![1.0]]);
-        for _ in 0..most {
-            let len = good.len() + 1;
-            let at = |of: &[f64], j: usize| of.get(j).copied().unwrap_or(0.0);
-            let lost = |j: usize| if j == 0 { 0.0 } else { at(&bad, j - 1) };
-            let next_good = (0..len).map(|j| at(&good, j) * (1.0 - fail) + lost(j) * recover);
-            let next_bad = (0..len).map(|j| at(&good, j) * fail + lost(j) * (1.0 - recover));
-            let (next_good, next_bad): (Vec<_>, Vec<_>) = (next_good.collect(), next_bad.collect());
-            of.push(next_good.iter().zip(&next_bad).map(|(good, bad)| good + bad).collect());
-            (good, bad) = (next_good, next_bad);
-        }
-        Self { of }
-    }
-
-    fn odds(&self, shards: usize) -> &[f64] {
-        &self.of[shards]
-    }
-}
 
 /// What becomes of packets on a link.
 #[derive(Clone, Debug)]
@@ -77,7 +44,7 @@ type Case = ((i32, i32), OperatingPoint, Target, usize, usize);
 /// Keeps what was computed.
 pub(super) struct Forecasts {
     recovery: Recovery,
-    counts: BTreeMap<(i32, i32), Arc<LossCounts>>,
+    counts: BTreeMap<(i32, i32), LossCounts>,
     rounds: BTreeMap<Case, Arc<Rounds>>,
 }
 
@@ -91,17 +58,16 @@ impl Forecasts {
     pub(super) fn rounds(&mut self, losses: Losses, chances: usize, k: usize) -> Arc<Rounds> {
         let step = |value: f64| (value.max(1e-9).ln() / STEP.ln_1p()).round() as i32;
         let point = (step(losses.loss), step(losses.burst));
-        let repeats = matches!(self.recovery, Recovery::Plan | Recovery::ArqOnly);
-        let most = if repeats { MAX_CHANCES } else { 1 };
+        let most = if self.recovery.repeats() { MAX_CHANCES } else { 1 };
         let (chances, k) = (chances.clamp(1, most), k.clamp(1, MAX_DATA));
         let case = (point, losses.believed, losses.target, chances, k);
         if let Some(known) = self.rounds.get(&case) {
             return Arc::clone(known);
         }
-        let new_counts = || Arc::new(LossCounts::of(losses.loss, losses.burst, MOST_SHARDS));
-        let counts = Arc::clone(self.counts.entry(point).or_insert_with(new_counts));
+        let new_counts = || LossCounts::new(losses.loss, losses.burst);
+        let counts = self.counts.entry(point).or_insert_with(new_counts);
         let plan = Plan::of(losses.believed, losses.target);
-        let rounds = Arc::new(Rounds::of(&counts, (self.recovery, plan), losses.loss, chances, k));
+        let rounds = Arc::new(Rounds::of(counts, (self.recovery, plan), losses.loss, chances, k));
         self.rounds.insert(case, Arc::clone(&rounds));
         rounds
     }
@@ -109,14 +75,14 @@ impl Forecasts {
 
 impl Rounds {
     fn of(
-        counts: &LossCounts,
+        counts: &mut LossCounts,
         (recovery, plan): (Recovery, &Plan),
         loss: f64,
         chances: usize,
         k: usize,
     ) -> Self {
-        let parity = upfront(recovery, plan, k, chances).min(MOST_SHARDS - k);
-        let first = counts.odds(k + parity);
+        let parity = recovery.upfront(plan, k, chances).min(MOST_SHARDS - k);
+        let first = counts.of(k + parity);
         // By shards lacking: how likely that is, and how many packets are missing then.
         let mut odds = vec![0.0; MAX_DATA + 1];
         let mut missing = vec![0.0; MAX_DATA + 1];
@@ -133,9 +99,9 @@ impl Rounds {
             let mut next = vec![0.0; MAX_DATA + 1];
             let mut still = vec![0.0; MAX_DATA + 1];
             for lacking in (1..=MAX_DATA).filter(|&lacking| odds[lacking] > 1e-12) {
-                let sent = repair(recovery, plan, lacking, chance).min(MOST_SHARDS);
+                let sent = recovery.repair(plan, lacking, chance).min(MOST_SHARDS);
                 shards += odds[lacking] * sent as f64;
-                for (lost, odd) in counts.odds(sent).iter().enumerate() {
+                for (lost, odd) in counts.of(sent).iter().enumerate() {
                     let after = lacking - lacking.min(sent - lost);
                     next[after] += odds[lacking] * odd;
                     still[after] += missing[lacking] * odd * after as f64 / lacking as f64;
@@ -147,24 +113,6 @@ impl Rounds {
             odds[0] = 0.0;
         }
         Self { arrive, shards: shards / k as f64 }
-    }
-}
-
-/// Parity that follows a group of `k`, as links do it (`proto/src/link/outlook.rs`).
-fn upfront(recovery: Recovery, plan: &Plan, k: usize, chances: usize) -> usize {
-    match recovery {
-        Recovery::Plan => plan.upfront(k, chances),
-        Recovery::FixedFec { parity } => (k as f64 * parity).ceil() as usize,
-        Recovery::ArqOnly | Recovery::None => 0,
-    }
-}
-
-/// Shards sent for a group that lacks `lacking`.
-fn repair(recovery: Recovery, plan: &Plan, lacking: usize, chances: usize) -> usize {
-    match recovery {
-        Recovery::Plan => plan.repair(lacking, chances),
-        Recovery::ArqOnly => lacking,
-        Recovery::FixedFec { .. } | Recovery::None => 0,
     }
 }
 

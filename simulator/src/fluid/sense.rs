@@ -7,24 +7,17 @@
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tradewind_proto::link::meter::loss::{EVIDENCE, LEAST_OUTCOMES, MEMORY, PATIENCE};
 use tradewind_proto::units::Timestamp;
 
 use super::pipe::Pipe;
-use crate::link::normal;
+use crate::link::{LinkSpec, normal};
 
 /// Smoothing of delays: so many seconds, or samples.
 const SMOOTHING: f64 = 0.1;
 const SMOOTHING_SAMPLES: f64 = 8.0;
-/// Memory of losses: so many seconds, or outcomes.
-const MEMORY: f64 = 10.0;
-const LEAST_OUTCOMES: f64 = 64.0;
-/// Nats that prove a change of the loss, and how long an improvement must last, in seconds.
-const EVIDENCE: f64 = 12.0;
-const PATIENCE: f64 = 1.0;
 /// The mean absolute deviation of a normal distribution, in standard deviations.
 const MEAN_DEVIATION: f64 = 0.8;
-/// How long jitter keeps a value, in seconds (`LinkSpec::JITTER_MEMORY`).
-const JITTER_MEMORY: f64 = 0.02;
 
 /// Outcomes of transmissions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +107,7 @@ impl Sense {
         // Means over `memory` of a process that forgets in `apart`.
         let rate = pipe.load.pps() + beats;
         let memory = SMOOTHING.max(SMOOTHING_SAMPLES / rate.max(1e-3));
-        let apart = JITTER_MEMORY.max(0.5 / rate.max(1e-3));
+        let apart = LinkSpec::JITTER_MEMORY.as_secs_f64().max(0.5 / rate.max(1e-3));
         let spread = sigma * (apart / (apart + memory)).sqrt();
         ((self.delay + self.noise * spread).max(0.0) * 1e6).round() as i64
     }
@@ -132,7 +125,7 @@ impl Sense {
         let outcomes = rate * span;
         let burst = pipe.burst(rate);
         let lost = self.draw_losses(outcomes * loss, burst).min(outcomes.max(1.0));
-        let memory = MEMORY.max(LEAST_OUTCOMES / rate.max(1e-3));
+        let memory = MEMORY.as_secs_f64().max(f64::from(LEAST_OUTCOMES) / rate.max(1e-3));
         let kept = (-span / memory).exp();
         self.held.outcomes = self.held.outcomes * kept + outcomes;
         self.held.lost = self.held.lost * kept + lost;
@@ -145,7 +138,7 @@ impl Sense {
             lost: (self.held.lost - self.fresh.lost).max(0.0),
         };
         let improved = self.fresh.loss() < before.loss();
-        let patient = !improved || now.since(self.fresh_since).as_secs_f64() >= PATIENCE;
+        let patient = !improved || now.since(self.fresh_since) >= PATIENCE;
         if patient && evidence(before, self.fresh) / inflation > EVIDENCE {
             self.held = self.fresh;
             self.fresh = Counted::default();

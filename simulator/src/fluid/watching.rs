@@ -10,7 +10,8 @@ use tradewind_proto::link::Liveness;
 use tradewind_proto::link::liveness::Losses;
 use tradewind_proto::units::Timestamp;
 
-use super::net::{End, Event, IDLE, Net, News, Port};
+use super::net::{End, Event, Net, News, Port};
+use crate::overlay::line::IDLE;
 
 /// A link that has been well for this long is not watched beat by beat any more.
 const WELL: Duration = Duration::from_millis(500);

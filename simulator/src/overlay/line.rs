@@ -30,19 +30,19 @@ use crate::emulator::IP_UDP_HEADERS;
 use crate::virtual_net::QUIC_OVERHEAD;
 
 /// UDP payloads of the first attempt to connect, and of the second.
-const MTU: [u16; 2] = [1452, 1200];
+pub(crate) const MTU: [u16; 2] = [1452, 1200];
 /// What quinn keeps of a UDP payload for itself, at most.
-const RESERVED: usize = 38;
+pub(crate) const RESERVED: usize = 38;
 /// How long an attempt may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// When a packet of the handshake is sent again.
-const FLIGHT_REPEAT: Duration = Duration::from_millis(300);
+pub(crate) const FLIGHT_REPEAT: Duration = Duration::from_millis(300);
 /// An end that heard nothing for so long gives up.
-const IDLE: Duration = Duration::from_secs(15);
+pub(crate) const IDLE: Duration = Duration::from_secs(15);
 /// How late an acknowledgement may be (RFC 9000, section 18.2: `max_ack_delay`).
-const ACK_DELAY: Duration = Duration::from_millis(25);
+pub(crate) const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Payload of a packet of the control stream.
-const SEGMENT: usize = 1200;
+pub(crate) const SEGMENT: usize = 1200;
 
 /// Which end of a connection: the dialler is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod acks;
 mod clock;
 mod flow;
 mod host;
-mod line;
+pub(crate) mod line;
 mod output;
 mod sightings;
 mod trust;

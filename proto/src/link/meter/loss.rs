@@ -12,14 +12,14 @@ const PER_LEVEL: usize = 5;
 const LEVELS: u8 = 9;
 
 /// What is older than this is forgotten ...
-const MEMORY: Duration = Duration::from_secs(10);
+pub const MEMORY: Duration = Duration::from_secs(10);
 /// ... unless fewer outcomes than this would be left: a link with one heartbeat a second.
-const LEAST_OUTCOMES: u32 = 64;
+pub const LEAST_OUTCOMES: u32 = 64;
 
 /// How many nats of evidence for "the loss has changed" cut the window.
-const EVIDENCE: f64 = 12.0;
+pub const EVIDENCE: f64 = 12.0;
 /// An improvement is believed only once it has lasted this long.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// After a cut the former estimate counts as this many outcomes.
 const PRIOR_WEIGHT: f64 = 4.0;
 /// So many standard errors above the estimate the loss after a change for the worse may well be.

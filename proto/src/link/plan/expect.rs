@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::solve::{LossCounts, TYPICAL_GROUP};
-use super::{MAX_CHANCES, OperatingPoint, Plan, Target};
+use super::{MAX_CHANCES, MAX_SHARDS, OperatingPoint, Plan, Target};
 use crate::units::Class;
 
 /// From a loss to the report of it: a report leaves every 10 ms at the latest. As long waits a
@@ -57,7 +57,7 @@ impl Expected {
 
 /// What comes of a typical group under a plan.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outcome {
+struct Outcome {
     /// Round trips that a packet waits, on average.
     rounds: f64,
     /// Share of packets rebuilt from the parity that came along.
@@ -86,14 +86,14 @@ impl Outcome {
 
     fn all() -> Box<Outcomes> {
         let mut all = Box::new(Outcomes::default());
-        for (chances, all) in all.iter_mut().enumerate() {
-            for loss in 0..LOSSES.len() {
-                for burst in 0..BURSTS.len() {
+        for loss in 0..LOSSES.len() {
+            for burst in 0..BURSTS.len() {
+                let own = Self::at(LOSSES[loss], BURSTS[burst]);
+                for (all, own) in all.iter_mut().zip(own) {
                     let better = [
                         (loss > 0).then(|| all[loss - 1][burst]),
                         (burst > 0).then(|| all[loss][burst - 1]),
                     ];
-                    let own = Self::at(LOSSES[loss], BURSTS[burst], chances + 1);
                     all[loss][burst] = better.into_iter().flatten().fold(own, Self::worse);
                 }
             }
@@ -101,19 +101,24 @@ impl Outcome {
         all
     }
 
-    fn at(loss: f64, burst: f64, chances: usize) -> Self {
+    /// For each number of chances, less one.
+    fn at(loss: f64, burst: f64) -> [Self; MAX_CHANCES] {
         if loss == 0.0 {
-            Self { shards: 1.0, ..Self::default() }
-        } else if loss == 1.0 {
-            Self { rounds: chances as f64, residual: 1.0, ..Self::default() }
-        } else {
-            let point = OperatingPoint::new(loss as f32, burst as f32);
-            Plan::of(point, Target::new(Class::Video, TYPICAL_HOPS)).expected[chances - 1]
+            return [Self { shards: 1.0, ..Self::default() }; MAX_CHANCES];
         }
+        if loss == 1.0 {
+            let lost = |rounds| Self { rounds, residual: 1.0, ..Self::default() };
+            return std::array::from_fn(|at| lost((at + 1) as f64));
+        }
+        let point = OperatingPoint::new(loss as f32, burst as f32);
+        let plan = Plan::of(point, Target::new(Class::Video, TYPICAL_HOPS));
+        let mut counts = point.loss_counts();
+        counts.reach(MAX_SHARDS);
+        std::array::from_fn(|at| Self::following(plan, &counts, at + 1))
     }
 
     /// What follows from a plan, with so many chances.
-    pub(super) fn following(plan: &Plan, counts: &LossCounts, chances: usize) -> Self {
+    fn following(plan: &Plan, counts: &LossCounts, chances: usize) -> Self {
         // What follows once 0, 1, 2, … are lacking: rounds waited, packets lost for good, shards.
         let mut then: Vec<[f64; 3]> =
             (0..=TYPICAL_GROUP).map(|lacking| [0.0, lacking as f64, 0.0]).collect();

@@ -1,6 +1,5 @@
 //! Solves the programme of a plan.
 
-use super::expect::Outcome;
 use super::{MAX_CHANCES, MAX_DATA, MAX_SHARDS, OperatingPoint, Plan, Target};
 
 /// Packets of a typical group: what the price is reckoned for.
@@ -10,6 +9,8 @@ pub(super) const TYPICAL_GROUP: usize = 20;
 const HEAVY_LOSS: f64 = 0.4;
 /// There the residual is so many times what is asked for.
 const HEAVY_RESIDUAL: f64 = 20.0;
+/// More than this is not told apart: the chain has to turn good at times.
+const MOST_LOSS: f64 = 0.999;
 /// Odds so small weigh nothing, whatever the price.
 const NEGLIGIBLE: f64 = 1e-20;
 
@@ -19,8 +20,10 @@ pub(super) fn price(point: OperatingPoint, target: Target) -> f64 {
     1.0 / (target.residual() * heavy * TYPICAL_GROUP as f64)
 }
 
-/// The chances of every number of losses among shards sent one after the other.
-pub(super) struct LossCounts {
+/// The chances of every number of losses among shards sent one after the other, in the simple
+/// Gilbert model.
+#[derive(Clone, Debug)]
+pub struct LossCounts {
     /// `[n][j]`: that of `n` shards `j` are lost; without what is negligible at the end.
     odds: Vec<Vec<f64>>,
     /// `[n][j]`: that of `n` shards `j` or more are lost, and how many then are, times that chance.
@@ -34,8 +37,9 @@ pub(super) struct LossCounts {
 }
 
 impl LossCounts {
-    pub(super) fn new(point: OperatingPoint) -> Self {
-        let (loss, recover) = (point.loss(), 1.0 / point.burst());
+    /// Of a link that loses the share `loss` of its shards, 0 to 1, in runs of `burst` on average.
+    pub fn new(loss: f64, burst: f64) -> Self {
+        let (loss, recover) = (loss.clamp(0.0, MOST_LOSS), 1.0 / burst.max(1.0));
         let fail = (loss * recover / (1.0 - loss)).min(1.0);
         Self {
             odds: vec![vec![1.0]],
@@ -44,6 +48,12 @@ impl LossCounts {
             bad: vec![loss],
             turns: (fail, recover),
         }
+    }
+
+    /// The chances that 0, 1, 2, … of so many shards are lost; what is negligible at the end is left out.
+    pub fn of(&mut self, shards: usize) -> &[f64] {
+        self.reach(shards);
+        &self.odds[shards]
     }
 
     /// Makes the rows of up to `shards` shards: few are needed where little is lost.
@@ -98,7 +108,7 @@ impl Plan {
     /// Solves the programme: see the benchmark `link`.
     pub fn solve(point: OperatingPoint, target: Target) -> Self {
         let price = price(point, target);
-        let mut counts = LossCounts::new(point);
+        let mut counts = point.loss_counts();
         let mut value: Vec<f64> = (0..=MAX_DATA).map(|lacking| price * lacking as f64).collect();
         let mut repair = [[0; MAX_DATA]; MAX_CHANCES];
         for (chance, row) in repair.iter_mut().enumerate() {
@@ -114,9 +124,7 @@ impl Plan {
             value = next;
         }
         let only = std::array::from_fn(|at| least_only(&mut counts, at + 1, price) as u8);
-        let mut plan = Self { only, repair, expected: Default::default() };
-        plan.expected = std::array::from_fn(|at| Outcome::following(&plan, &counts, at + 1));
-        plan
+        Self { only, repair }
     }
 }
 

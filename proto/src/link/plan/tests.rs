@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
 
-use super::solve::{LossCounts, least_repair, price};
+use super::solve::{least_repair, price};
 use super::*;
 
 const STRICT: Target = Target { media: true, hops: 0 };
@@ -14,7 +14,7 @@ fn plan(loss: f32) -> &'static Plan {
 }
 
 fn counts(point: OperatingPoint) -> LossCounts {
-    let mut counts = LossCounts::new(point);
+    let mut counts = point.loss_counts();
     counts.reach(MAX_SHARDS);
     counts
 }

@@ -32,6 +32,7 @@ mod routes;
 
 pub use counters::{DropCounts, DropReason, EdgeCounters};
 pub use info::{FlowEnd, FlowInfo, FlowState, FlowWarning, MAX_RECORDED_PATHS, RecordedPath};
+pub use outbox::DETOUR_ROOM;
 pub use routes::{Alone, DEADLINE_MARGIN, Routes, Terms, Ways};
 
 use egress::Egress;

@@ -15,7 +15,7 @@ use super::routes::{Alone, Ways};
 use super::{EdgeLimits, EdgeOutput, LocalOutput};
 
 /// Bytes kept free in every packet, for the two hops that a detour may insert.
-const DETOUR_ROOM: usize = 2 * size_of::<PopKey>();
+pub const DETOUR_ROOM: usize = 2 * size_of::<PopKey>();
 /// How long a signal that answers a packet of no known flow may take.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(1);
 /// The same signal about the same flow is sent at most this often.
