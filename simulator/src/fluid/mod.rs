@@ -25,19 +25,20 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tradewind_proto::link::Liveness;
 use tradewind_proto::packet::Path;
-use tradewind_proto::statement::Policy;
-use tradewind_proto::units::{PolicyId, PopId, Timestamp};
+use tradewind_proto::units::{PopId, Timestamp};
 use tradewind_relay::node::{Mesh, mesh};
-use tradewind_router::explain::Target;
+use tradewind_router::explain::{Explanation, Target};
 
 use crate::baseline::Way;
 use crate::emulator::LinkReport;
 use crate::link::{LinkCounters, LinkSpec, stream_seed};
-use crate::outcome::{FlowOutcome, LivenessAt, Outcome, RouteAt, WireUse};
+use crate::outcome::{LivenessAt, Outcome};
 use crate::overlay::START;
-use crate::progress::{Figures, FlowTick, Progress, Tick};
-use crate::script::{self, Stage};
-use crate::simulation::{READY_WITHIN, TICK, explained, labels, merged_rows, policies};
+use crate::progress::{Figures, Progress};
+use crate::script::Stage;
+use crate::simulation::{
+    LINGER, Runner, labels, merged_rows, play, policies, policy_of, present_route,
+};
 use crate::traffic::FlowReport;
 use crate::world::{LinkId, Traffic, World};
 
@@ -54,9 +55,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 ///
 /// Flows that get no route within 20 s, an interruption before traffic began.
 pub fn run(world: &World, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
-    let mut run = Run::new(world)?;
-    run.wait_for_routes(progress)?;
-    run.go(progress)
+    play(world, Run::new(world)?, progress)
 }
 
 struct Run<'a> {
@@ -81,7 +80,6 @@ struct Run<'a> {
     end: Timestamp,
     /// What relays found of their links since traffic began.
     liveness: Vec<LivenessAt>,
-    happened: Vec<(Duration, String)>,
 }
 
 impl<'a> Run<'a> {
@@ -130,90 +128,7 @@ impl<'a> Run<'a> {
             begun: START,
             end: Timestamp::NEVER,
             liveness: Vec::new(),
-            happened: Vec::new(),
         })
-    }
-
-    fn wait_for_routes(&mut self, progress: &mut dyn Progress) -> anyhow::Result<()> {
-        let until = START + READY_WITHIN;
-        let joining = self.world.joining();
-        let waiting = |(flow, traffic): (&Flow, &Traffic)| {
-            let later = joining.contains(&traffic.from) || joining.contains(&traffic.to);
-            !later && !matches!(flow.routes.last(), Some((_, Some(_))))
-        };
-        while let Some(at) = self.flows.iter().zip(&self.world.traffic).position(waiting) {
-            let Traffic { name, from, to, .. } = &self.world.traffic[at];
-            anyhow::ensure!(
-                self.net.now < until,
-                "no route for traffic \"{name}\" from {from} to {to} within {READY_WITHIN:?} of \
-                 simulated time: check that links join the two and that its policy leaves a path",
-            );
-            anyhow::ensure!(!progress.interrupted(), "interrupted before traffic began");
-            self.run_until(self.net.now + Duration::from_millis(10));
-        }
-        let took = self.net.now.since(START).as_secs_f64();
-        progress.note(&format!("all routes found after {took:.2} s"));
-        let end = self.net.now + self.world.warmup;
-        while self.net.now < end && !progress.interrupted() {
-            self.run_until(end.min(self.net.now + TICK));
-        }
-        Ok(())
-    }
-
-    fn go(mut self, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
-        let world = self.world;
-        self.begun = self.net.now;
-        for (flow, traffic) in self.flows.iter_mut().zip(&world.traffic) {
-            flow.schedule(self.begun + traffic.start, self.begun + traffic.stop);
-        }
-        self.shifted = true;
-        self.settle();
-        let before = self.links();
-        let mut events = world.events.iter().peekable();
-        let mut next_tick = Duration::ZERO;
-        while self.elapsed() < world.duration && !progress.interrupted() {
-            while let Some(event) = events.next_if(|event| event.at <= self.elapsed()) {
-                let line = script::perform(&mut self, world, event)?;
-                progress.note(&format!("{:6.2} s  {line}", event.at.as_secs_f64()));
-                self.happened.push((event.at, line));
-            }
-            if self.elapsed() >= next_tick {
-                let flows = self.flow_ticks();
-                let (elapsed, total) = (self.elapsed(), world.duration);
-                progress.tick(&Tick { elapsed, total, flows: &flows });
-                progress.record(Way::Overlay, elapsed, &mut || self.figures());
-                next_tick += TICK;
-            }
-            let event = events.peek().map_or(Duration::MAX, |event| event.at);
-            let next = event.min(next_tick).min(world.duration);
-            self.run_until(self.begun + next);
-        }
-        let lasted = self.elapsed().min(world.duration);
-        // What was swallowed last may still be salvaged.
-        let end = self.begun + lasted;
-        self.end = end;
-        self.flows.iter_mut().for_each(|flow| flow.span.1 = flow.span.1.min(end));
-        self.run_until(self.net.now + READY_WITHIN.min(Duration::from_secs(1)));
-        progress.record(Way::Overlay, self.elapsed(), &mut || self.figures());
-        Ok(self.outcome(lasted, &before, progress))
-    }
-
-    /// Since traffic began.
-    fn elapsed(&self) -> Duration {
-        self.net.now.since(self.begun)
-    }
-
-    fn run_until(&mut self, until: Timestamp) {
-        while self.net.now < until {
-            let next = self.next_settle.min(until);
-            while self.net.step(next) {
-                self.follow_news();
-            }
-            if self.net.now >= self.next_settle {
-                self.settle();
-                self.next_settle = self.net.now + SETTLE;
-            }
-        }
     }
 
     fn follow_news(&mut self) {
@@ -237,7 +152,7 @@ impl<'a> Run<'a> {
         if told && self.end == Timestamp::NEVER && self.begun != START {
             let peer = self.net.hosts[host].ports[port].peer;
             let link = (self.net.hosts[host].id.clone(), self.net.hosts[peer].id.clone());
-            self.liveness.push(LivenessAt { at: self.elapsed(), link, state });
+            self.liveness.push(LivenessAt { at: self.net.now.since(self.begun), link, state });
         }
     }
 
@@ -382,41 +297,62 @@ impl<'a> Run<'a> {
             }
         }
     }
+}
 
-    fn flow_ticks(&self) -> Vec<FlowTick> {
-        let rows = self.world.rows();
-        let tick = |(name, members): (&str, Vec<usize>)| {
-            let single = members.len() == 1;
-            FlowTick {
-                name: name.to_owned(),
-                flows: members.len(),
-                sent: members.iter().map(|&at| self.sent(at)).sum(),
-                overlay_in_time: members.iter().map(|&at| self.flows[at].tally.in_time()).sum(),
-                direct_in_time: None,
-                route: members.first().filter(|_| single).and_then(|&at| self.route_of(at)),
+impl Runner for Run<'_> {
+    fn now(&self) -> Timestamp {
+        self.net.now
+    }
+
+    fn run_until(&mut self, until: Timestamp) {
+        while self.net.now < until {
+            let next = self.next_settle.min(until);
+            while self.net.step(next) {
+                self.follow_news();
             }
-        };
-        rows.into_iter().map(tick).collect()
+            if self.net.now >= self.next_settle {
+                self.settle();
+                self.next_settle = self.net.now + SETTLE;
+            }
+        }
     }
 
-    /// How many packets of a flow were sent so far.
-    fn sent(&self, at: usize) -> u64 {
-        sent(&self.world.traffic[at], self.elapsed())
+    fn begin(&mut self) {
+        self.begun = self.net.now;
+        for (flow, traffic) in self.flows.iter_mut().zip(&self.world.traffic) {
+            flow.schedule(self.begun + traffic.start, self.begun + traffic.stop);
+        }
+        self.shifted = true;
+        self.settle();
     }
 
-    fn route_of(&self, at: usize) -> Option<Vec<PopId>> {
-        let (_, path) = self.flows[at].routes.last()?;
-        path.as_ref().map(|path| self.names(path))
+    fn end(&mut self) {
+        // What was swallowed last may still be salvaged.
+        let end = self.net.now;
+        self.end = end;
+        self.flows.iter_mut().for_each(|flow| flow.span.1 = flow.span.1.min(end));
+        self.run_until(end + LINGER);
     }
 
-    fn names(&self, path: &Path) -> Vec<PopId> {
-        let name = |key| Some(self.net.hosts[*self.net.by_key.get(key)?].id.clone());
-        path.pops().iter().filter_map(name).collect()
+    fn history(&self, flow: usize) -> &[(Timestamp, Option<Path>)] {
+        &self.flows[flow].routes
     }
 
-    fn figures(&self) -> Figures {
-        let report = |at: usize| Some(self.report(at));
-        Figures { rows: merged_rows(self.world, report), links: self.links() }
+    fn sent(&self, flow: usize) -> u64 {
+        sent(&self.world.traffic[flow], self.net.now.since(self.begun))
+    }
+
+    fn in_time(&self, flow: usize) -> u64 {
+        self.flows[flow].tally.in_time()
+    }
+
+    fn report(&self, flow: usize) -> FlowReport {
+        let traffic = &self.world.traffic[flow];
+        let seed = stream_seed(self.world.seed, &format!("{} tally", traffic.name));
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let flow = &self.flows[flow];
+        let elapsed = self.net.now.min(self.end).since(self.begun);
+        flow.report(sent(traffic, elapsed), self.net.now, &mut rng)
     }
 
     fn links(&self) -> Vec<LinkReport> {
@@ -428,75 +364,23 @@ impl<'a> Run<'a> {
         self.world.links.keys().map(report).collect()
     }
 
-    fn routes(&self, flow: &Flow) -> Vec<RouteAt> {
-        let first = flow.routes.partition_point(|(at, _)| *at <= self.begun).saturating_sub(1);
-        let route = |(at, path): &(Timestamp, Option<Path>)| RouteAt {
-            at: at.since(self.begun),
-            path: path.as_ref().map(|path| self.names(path)),
-        };
-        flow.routes.iter().skip(first).map(route).collect()
+    fn liveness(&self) -> Vec<LivenessAt> {
+        self.liveness.clone()
     }
 
-    /// The figures of a flow so far.
-    fn report(&self, at: usize) -> FlowReport {
-        let traffic = &self.world.traffic[at];
-        let seed = stream_seed(self.world.seed, &format!("{} tally", traffic.name));
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let flow = &self.flows[at];
-        let elapsed = self.net.now.min(self.end).since(self.begun);
-        flow.report(sent(traffic, elapsed), self.net.now, &mut rng)
+    fn explain(&self, flow: usize) -> Option<Explanation> {
+        let target = Target::Pop(self.world.traffic[flow].to.clone());
+        let flow = &self.flows[flow];
+        let router = self.net.hosts[flow.ingress].control.as_ref()?.router();
+        Some(router.explain(flow.policy(), &target, self.net.now))
     }
 
-    fn outcome(
-        self,
-        lasted: Duration,
-        before: &[LinkReport],
-        progress: &mut dyn Progress,
-    ) -> Outcome {
-        let reports: Vec<FlowReport> = (0..self.flows.len()).map(|at| self.report(at)).collect();
+    fn direct(&self, lasted: Duration, progress: &mut dyn Progress) -> Vec<Option<FlowReport>> {
         let direct = direct::run(self.world, lasted);
         let rows = merged_rows(self.world, |at| direct[at].clone());
         progress
             .record(Way::Direct, lasted, &mut || Figures { rows: rows.clone(), links: Vec::new() });
-        let links = self.links();
-        let mut flows: Vec<FlowOutcome> = self
-            .world
-            .traffic
-            .iter()
-            .zip(&self.flows)
-            .zip(reports.into_iter().zip(direct))
-            .map(|((traffic, flow), (overlay, direct))| FlowOutcome {
-                traffic: traffic.clone(),
-                overlay,
-                direct,
-                baselines: BTreeMap::new(),
-                routes: self.routes(flow),
-                why: None,
-            })
-            .collect();
-        for at in explained(&flows) {
-            let flow = &self.flows[at];
-            let target = Target::Pop(flows[at].traffic.to.clone());
-            let control = self.net.hosts[flow.ingress].control.as_ref();
-            let router = control.map(|control| control.router());
-            flows[at].why =
-                router.map(|router| router.explain(flow.policy(), &target, self.net.now));
-        }
-        let wire = WireUse::between(before, &links, &flows);
-        Outcome {
-            name: self.world.name.clone(),
-            seed: self.world.seed,
-            duration: self.world.duration,
-            lasted,
-            flows,
-            happened: self.happened,
-            wire,
-            wire_limit: self.world.wire_limit,
-            links,
-            liveness: self.liveness,
-            baseline_wire: BTreeMap::new(),
-            emulator: None,
-        }
+        direct
     }
 }
 
@@ -504,11 +388,6 @@ impl<'a> Run<'a> {
 fn sent(traffic: &Traffic, elapsed: Duration) -> u64 {
     let stop = traffic.stop.min(elapsed);
     Traffic { stop, ..traffic.clone() }.packets()
-}
-
-fn policy_of(traffic: &Traffic, policies: &[Policy]) -> PolicyId {
-    let named = policies.iter().find(|policy| Some(policy.name()) == traffic.policy.as_deref());
-    named.map_or(PolicyId::NONE, Policy::id)
 }
 
 /// The pairs of PoPs that become neighbours, each as its two directions, by the rule of the mesh
@@ -539,7 +418,7 @@ fn joined(world: &World) -> BTreeSet<(LinkId, LinkId)> {
 impl Stage for Run<'_> {
     fn route(&self, traffic: &Traffic) -> Option<Vec<PopId>> {
         let at = self.world.traffic.iter().position(|other| other.name == traffic.name)?;
-        self.route_of(at)
+        present_route(self, self.world, at)
     }
 
     fn kill(&mut self, pop: &PopId) -> bool {

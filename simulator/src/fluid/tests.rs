@@ -1,4 +1,6 @@
 use super::*;
+use crate::outcome::{FlowOutcome, RouteAt};
+use crate::progress::Tick;
 use crate::world::Fidelity;
 
 struct Silent;

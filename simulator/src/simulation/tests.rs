@@ -1,4 +1,6 @@
 use super::*;
+use crate::outcome::RouteAt;
+use crate::progress::Tick;
 
 struct Silent;
 
