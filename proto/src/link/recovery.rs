@@ -7,7 +7,7 @@ use super::plan::Plan;
 /// it with, and constrain it: everything else on the link stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Recovery {
-    /// Parity and repeats as [`plan`] says.
+    /// Parity and repeats as [`plan`](super::plan) says.
     #[default]
     Plan,
     /// Nothing up front; what is known to be lost is sent again, shard for shard, while that helps.
