@@ -77,8 +77,7 @@ impl Way {
     }
 }
 
-/// Runs `world`, and again for each of the `baselines`. When interrupted, baselines that had not
-/// come to their end are left out: they would be of another time.
+/// Runs `world`, and again for each of the `baselines`.
 ///
 /// # Errors
 ///
@@ -89,6 +88,23 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Outcome> {
     let mut outcome = simulation::run(world, progress)?;
+    compare(&mut outcome, world, baselines, progress)?;
+    Ok(outcome)
+}
+
+/// Runs `world`, of which `outcome` came, again for each of the `baselines`, and adds what comes of
+/// them. When interrupted, baselines that had not come to their end are left out: they would be of
+/// another time.
+///
+/// # Errors
+///
+/// As [`simulation::run`].
+pub fn compare(
+    outcome: &mut Outcome,
+    world: &World,
+    baselines: &[Way],
+    progress: &mut dyn Progress,
+) -> anyhow::Result<()> {
     for &way in baselines {
         if progress.interrupted() {
             break;
@@ -102,7 +118,7 @@ pub fn run(
             outcome.baseline_wire.insert(way, rerun.wire);
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// What a baseline's run tells: its overlay is the baseline, its direct links are known.

@@ -9,6 +9,7 @@
 //! routing lives here.
 
 pub mod baseline;
+pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod demo;

@@ -1,24 +1,22 @@
 //! `tradewind-sim`: worlds for Tradewind, from the command line.
 
 mod import;
+mod run_command;
 mod sweep_command;
 mod terminal;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use tradewind_simulator::baseline::{self, Way};
 use tradewind_simulator::outcome::Outcome;
-use tradewind_simulator::report::{Recorder, Report};
-use tradewind_simulator::what_if::{self, WhatIf};
 use tradewind_simulator::world::{World, WorldError, builtin};
 use tradewind_simulator::{demo, emulation};
 
 use import::ImportArgs;
+use run_command::RunArgs;
 use sweep_command::SweepArgs;
 use terminal::Terminal;
 use tradewind_simulator::relays::RealRelays;
@@ -53,24 +51,9 @@ enum Command {
     #[command(after_help = "Examples:\n  tradewind-sim run my-world.toml\n  \
         tradewind-sim run my-world.toml --seed 7 --json > result.json\n  \
         tradewind-sim run my-world.toml --baseline arq --out report\n  \
+        tradewind-sim run my-world.toml --out report --pcap fra-sgp,fra-lis\n  \
         tradewind-sim run my-world.toml --what-if \"remove sgp\" --what-if \"deny CN\" --what-if \"demand x2\"")]
-    Run {
-        /// A world file (TOML; the format is described in simulator/README.md), or a built-in world
-        /// by its name (see `tradewind-sim worlds`)
-        world: PathBuf,
-        /// Run the world before and after this change, and show both; may be given several times
-        ///
-        /// Each change by itself, then all together. "remove PLACE", "kill PLACE [at TIME]",
-        /// "cut A B [at TIME]", "add link A B DELAY LOSS" (or no LOSS), "delay A B SPAN", "loss A B SHARE",
-        /// "rate A B RATE", "demand xN [of TRAFFIC]", "deny PLACE", "policy NAME"; a place is a PoP,
-        /// region, country or provider. All are described in simulator/README.md.
-        #[arg(long, value_name = "CHANGE", conflicts_with_all = ["out", "baselines", "no_baselines"])]
-        what_if: Vec<WhatIf>,
-        #[command(flatten)]
-        options: Options,
-        #[command(flatten)]
-        extra: Extra,
-    },
+    Run(RunArgs),
     /// Run a grid of worlds: keys of the world file vary, each point runs with several seeds
     ///
     /// Runs are spread over the cores. The table has a row for each point: share in time, delays,
@@ -114,30 +97,6 @@ struct Options {
 }
 
 #[derive(Args)]
-struct Extra {
-    /// Run the world once more for comparison, beside "routed" (nothing repaired), which is always
-    /// run: fec (fixed parity), arq (repeats alone), disjoint (two paths for every packet)
-    #[arg(long = "baseline", value_name = "WAY", value_parser = ["fec", "arq", "disjoint"])]
-    baselines: Vec<String>,
-    /// Run the world once only, without "routed"
-    #[arg(long, conflicts_with = "baselines")]
-    no_baselines: bool,
-    /// Also write report.html (open it in a browser), summary.json, series.csv and events.ndjson
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-impl Extra {
-    fn ways(&self) -> Vec<Way> {
-        let wanted = |way: &Way| match way {
-            Way::Routed => !self.no_baselines,
-            _ => self.baselines.iter().any(|name| name == way.name()),
-        };
-        Way::BASELINES.into_iter().filter(wanted).collect()
-    }
-}
-
-#[derive(Args)]
 struct RealTime {
     #[command(flatten)]
     options: Options,
@@ -174,21 +133,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print(&outcome, &real_time.options, true)?;
             Ok(holds(&outcome))
         }
-        Command::Run { world, what_if, options, .. } if !what_if.is_empty() => {
-            compare(&world, &what_if, &options)
-        }
-        Command::Run { world, options, extra, .. } => {
-            let world = seeded(World::load(&world)?, &options);
-            let mut terminal = Terminal::new()?;
-            let outcome = match &extra.out {
-                Some(folder) => run_and_report(&world, &extra.ways(), folder, &mut terminal),
-                None => baseline::run(&world, &extra.ways(), &mut terminal),
-            };
-            terminal.finish();
-            let outcome = outcome?;
-            print(&outcome, &options, true)?;
-            Ok(holds(&outcome))
-        }
+        Command::Run(args) => run_command::run(args),
         Command::Sweep(args) => sweep_command::run(args),
         Command::Demo { real_time } => {
             let outcome = emulate(demo::world()?, &real_time)?;
@@ -206,26 +151,6 @@ fn run(command: Command) -> anyhow::Result<bool> {
     }
 }
 
-/// Whether all runs came to their end.
-fn compare(file: &Path, changes: &[WhatIf], options: &Options) -> anyhow::Result<bool> {
-    let world = seeded(World::load(file)?, options);
-    let mut terminal = Terminal::new()?;
-    let name = file.display().to_string();
-    let comparison = what_if::compare((&name, &world), changes, &mut terminal);
-    terminal.finish();
-    let comparison = comparison?;
-    let mut out = std::io::stdout().lock();
-    if options.json {
-        writeln!(out, "{:#}", comparison.to_json())?;
-    } else {
-        writeln!(out, "{}\n", comparison.table())?;
-        for remark in comparison.remarks() {
-            writeln!(out, "{remark}")?;
-        }
-    }
-    Ok(comparison.is_whole())
-}
-
 /// Whether the run came to its end and what the world asserts is so; else says what is not.
 fn holds(outcome: &Outcome) -> bool {
     let broken = outcome.broken();
@@ -233,19 +158,6 @@ fn holds(outcome: &Outcome) -> bool {
         eprintln!("not as asserted: {figure}");
     }
     broken.is_empty() && !outcome.interrupted()
-}
-
-fn run_and_report(
-    world: &World,
-    ways: &[Way],
-    folder: &Path,
-    terminal: &mut Terminal,
-) -> anyhow::Result<Outcome> {
-    let mut recorder = Recorder::new(world, terminal);
-    let outcome = baseline::run(world, ways, &mut recorder)?;
-    let written = Report::new(world, &outcome, &recorder).write(folder);
-    written.with_context(|| format!("can't write the report to {}", folder.display()))?;
-    Ok(outcome)
 }
 
 fn seeded(world: World, options: &Options) -> World {

@@ -55,7 +55,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 ///
 /// Flows that get no route within 20 s, an interruption before traffic began.
 pub fn run(world: &World, progress: &mut dyn Progress) -> anyhow::Result<Outcome> {
-    play(world, Run::new(world)?, progress)
+    play(world, &mut Run::new(world)?, progress)
 }
 
 struct Run<'a> {

@@ -26,6 +26,7 @@ use tradewind_relay::node::neighbour::{ConnId, Connected};
 
 use super::acks::QuicAcks;
 use super::{Event, Overlay, sightings};
+use crate::capture::Payload;
 use crate::emulator::IP_UDP_HEADERS;
 use crate::virtual_net::QUIC_OVERHEAD;
 
@@ -179,7 +180,7 @@ impl Overlay {
         }
         self.events.schedule(self.now + FLIGHT_REPEAT, Event::SendFlight(number));
         let bytes = usize::from(MTU[line.attempt]) + IP_UDP_HEADERS;
-        if let Some(at) = self.offer(from, to, bytes) {
+        if let Some(at) = self.offer(from, to, bytes, Payload::Handshake) {
             self.events.schedule(at, Event::Flight(number, Side::Acceptor));
         }
     }
@@ -196,7 +197,7 @@ impl Overlay {
                     line.acceptor.life = host.life;
                 }
                 let bytes = usize::from(MTU[line.attempt]) + IP_UDP_HEADERS;
-                if let Some(at) = self.offer(here, there, bytes) {
+                if let Some(at) = self.offer(here, there, bytes, Payload::Handshake) {
                     self.events.schedule(at, Event::Flight(number, Side::Dialler));
                 }
             }
@@ -268,12 +269,12 @@ impl Overlay {
         if end.state != State::Open || !self.hosts[end.host].lives(end.life) {
             return;
         }
-        let sizes: Vec<usize> = bytes.chunks(SEGMENT).map(<[u8]>::len).collect();
+        let parts: Vec<Bytes> = bytes.chunks(SEGMENT).map(|part| bytes.slice_ref(part)).collect();
         let message = end.stream.next;
         end.stream.next += 1;
-        end.stream.waiting.insert(message, (bytes, sizes.len()));
-        for size in sizes {
-            self.send_segment(Segment { line: number, from: side, message, size });
+        end.stream.waiting.insert(message, (bytes, parts.len()));
+        for part in parts {
+            self.send_segment(Segment { line: number, from: side, message, part });
         }
     }
 
@@ -285,8 +286,8 @@ impl Overlay {
         if end.state != State::Open || !self.hosts[from].lives(end.life) {
             return;
         }
-        let bytes = segment.size + QUIC_OVERHEAD + IP_UDP_HEADERS;
-        match self.offer(from, to, bytes) {
+        let bytes = segment.part.len() + QUIC_OVERHEAD + IP_UDP_HEADERS;
+        match self.offer(from, to, bytes, Payload::Control(&segment.part)) {
             Some(at) => self.events.schedule(at, Event::Segment(segment)),
             None => {
                 let round_trip = self.delay(from, to) + self.delay(to, from);
@@ -355,7 +356,8 @@ impl Overlay {
         if let Some(sightings) = &mut self.sightings {
             sightings::note(sightings, &datagram);
         }
-        let arrival = self.offer(from, to, datagram.len() + QUIC_OVERHEAD + IP_UDP_HEADERS);
+        let bytes = datagram.len() + QUIC_OVERHEAD + IP_UDP_HEADERS;
+        let arrival = self.offer(from, to, bytes, Payload::Frames(&datagram));
         let carried = self.carried.entry((number, from, to)).or_default();
         carried.sent += 1;
         carried.ack_bytes += ack_bytes as u64;
@@ -439,7 +441,7 @@ impl Overlay {
         let Some(line) = self.lines.get(&number) else { return };
         let (from, to) = (line.end(side).host, line.end(side.other()).host);
         let bytes = QUIC_OVERHEAD + IP_UDP_HEADERS + reason.len();
-        if let Some(at) = self.offer(from, to, bytes) {
+        if let Some(at) = self.offer(from, to, bytes, Payload::Close) {
             let farewell = Event::Farewell(number, side.other(), reason.to_owned());
             self.events.schedule(at, farewell);
         }
@@ -481,10 +483,10 @@ impl Overlay {
 }
 
 /// A packet of a control stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) line: u64,
     pub(super) from: Side,
     pub(super) message: u64,
-    pub(super) size: usize,
+    pub(super) part: Bytes,
 }

@@ -14,6 +14,7 @@ mod host;
 pub(crate) mod line;
 mod output;
 mod sightings;
+mod tap;
 mod trust;
 mod wakes;
 
@@ -36,8 +37,10 @@ pub use trust::PlainTrust;
 use flow::Flow;
 use host::Host;
 use line::{Line, Segment, Side};
+use tap::Tap;
 use wakes::Wakes;
 
+use crate::capture::Payload;
 use crate::link::{Delivery as Arrival, LinkCounters, LinkModel, LinkSpec, stream_seed};
 use crate::traffic::{Departures, FlowReport, Meter, Stamp};
 
@@ -82,6 +85,7 @@ pub struct Overlay {
     news: Vec<(Timestamp, String, News)>,
     trace: Trace,
     sightings: Option<Sightings>,
+    tap: Option<Tap>,
 }
 
 impl Overlay {
@@ -102,6 +106,7 @@ impl Overlay {
             news: Vec::new(),
             trace: Trace::default(),
             sightings: None,
+            tap: None,
         }
     }
 
@@ -403,17 +408,26 @@ impl Overlay {
     }
 
     /// Sends a packet of `bytes` bytes into a link; when it arrives, undamaged. `None`: never.
-    fn offer(&mut self, from: usize, to: usize, bytes: usize) -> Option<Timestamp> {
+    fn offer(
+        &mut self,
+        from: usize,
+        to: usize,
+        bytes: usize,
+        payload: Payload<'_>,
+    ) -> Option<Timestamp> {
         let link = self.links.get_mut(&(from, to))?;
         let sound = |arrival: &Arrival| arrival.flipped.is_none();
-        let arrivals = link.offer(bytes, self.now).deliveries();
-        arrivals.filter(sound).map(|arrival| arrival.at).min()
+        let fate = link.offer(bytes, self.now);
+        if let Some(tap) = &mut self.tap {
+            tap.note((from, to), self.now, bytes, payload, fate);
+        }
+        fate.deliveries().filter(sound).map(|arrival| arrival.at).min()
     }
 
     /// A packet of somebody else's, of `bytes` bytes, enters a link at [`Self::now`]; when it comes out.
     /// `None`: never.
     pub fn cross(&mut self, from: &str, to: &str, bytes: usize) -> Option<Timestamp> {
-        self.offer(self.number(from), self.number(to), bytes)
+        self.offer(self.number(from), self.number(to), bytes, Payload::Foreign)
     }
 
     /// How long a packet that enters a link now waits in front of its bottleneck.

@@ -17,6 +17,7 @@ use tradewind_relay::node::News;
 use tradewind_router::explain::{Explanation, Target};
 use tradewind_router::lsdb::Labels;
 
+use crate::capture::{Capture, Captured};
 use crate::emulator::LinkReport;
 use crate::fluid;
 use crate::link::LinkSpec;
@@ -40,8 +41,28 @@ pub fn run(world: &World, progress: &mut dyn Progress) -> anyhow::Result<Outcome
     if world.fidelity == Fidelity::Flow {
         return fluid::run(world, progress);
     }
-    let (overlay, flows) = build(world)?;
-    play(world, Run { world, overlay, flows, begun: START }, progress)
+    play(world, &mut Run::new(world, None)?, progress)
+}
+
+/// The same, and writes the packets that enter links while traffic flows to a capture of them.
+///
+/// # Errors
+///
+/// Also what keeps the capture from being written.
+///
+/// # Panics
+///
+/// If the world is run without packets.
+pub fn run_captured(
+    world: &World,
+    capture: Capture,
+    progress: &mut dyn Progress,
+) -> anyhow::Result<(Outcome, Captured)> {
+    assert!(world.fidelity == Fidelity::Packet, "there are packets at fidelity packet only");
+    let mut run = Run::new(world, Some(capture))?;
+    let outcome = play(world, &mut run, progress)?;
+    let captured = run.overlay.end_capture().map(Capture::finish).transpose();
+    Ok((outcome, captured.context("can't write the capture")?.unwrap_or_default()))
 }
 
 /// The relays of a world, running, and a tunnel for each flow.
@@ -111,6 +132,15 @@ struct Run<'a> {
     flows: Vec<FlowNumber>,
     /// When traffic began.
     begun: Timestamp,
+    /// What is to be captured from then on.
+    capture: Option<Capture>,
+}
+
+impl<'a> Run<'a> {
+    fn new(world: &'a World, capture: Option<Capture>) -> anyhow::Result<Self> {
+        let (overlay, flows) = build(world)?;
+        Ok(Self { world, overlay, flows, begun: START, capture })
+    }
 }
 
 impl Runner for Run<'_> {
@@ -126,6 +156,9 @@ impl Runner for Run<'_> {
         self.begun = self.overlay.now();
         let begun = self.begun.since(START);
         self.overlay.start_traces();
+        if let Some(capture) = self.capture.take() {
+            self.overlay.start_capture(capture);
+        }
         for (&flow, traffic) in self.flows.iter().zip(&self.world.traffic) {
             self.overlay.send(flow, begun + traffic.start, begun + traffic.stop);
         }

@@ -70,10 +70,10 @@ pub(crate) trait Runner: Stage {
 /// Flows that get no route within 20 s, an interruption before traffic began.
 pub(crate) fn play(
     world: &World,
-    mut run: impl Runner,
+    run: &mut impl Runner,
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Outcome> {
-    wait_for_routes(world, &mut run, progress)?;
+    wait_for_routes(world, run, progress)?;
     let begun = run.now();
     run.begin();
     let before = run.links();
@@ -83,14 +83,14 @@ pub(crate) fn play(
     while run.now() < begun + world.duration && !progress.interrupted() {
         let elapsed = run.now().since(begun);
         while let Some(event) = events.next_if(|event| event.at <= elapsed) {
-            let line = script::perform(&mut run, world, event)?;
+            let line = script::perform(run, world, event)?;
             progress.note(&format!("{:6.2} s  {line}", event.at.as_secs_f64()));
             happened.push((event.at, line));
         }
         if elapsed >= next_tick {
-            let flows = flow_ticks(world, &run);
+            let flows = flow_ticks(world, run);
             progress.tick(&Tick { elapsed, total: world.duration, flows: &flows });
-            progress.record(Way::Overlay, elapsed, &mut || figures(world, &run));
+            progress.record(Way::Overlay, elapsed, &mut || figures(world, run));
             next_tick += TICK;
         }
         let event = events.peek().map_or(Duration::MAX, |event| event.at);
@@ -98,8 +98,8 @@ pub(crate) fn play(
     }
     let lasted = run.now().since(begun).min(world.duration);
     run.end();
-    progress.record(Way::Overlay, run.now().since(begun), &mut || figures(world, &run));
-    Ok(outcome(world, &run, begun, (lasted, &before, happened), progress))
+    progress.record(Way::Overlay, run.now().since(begun), &mut || figures(world, run));
+    Ok(outcome(world, run, begun, (lasted, &before, happened), progress))
 }
 
 fn wait_for_routes(

@@ -1,5 +1,6 @@
 //! What a person sees who calls `tradewind-sim` wrongly.
 
+mod pcap;
 mod snapshot;
 mod sweep;
 mod what_if;
