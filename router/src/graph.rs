@@ -9,7 +9,7 @@ use tradewind_proto::statement::{LinkStatement, ServiceStatement};
 use tradewind_proto::units::{PopId, PopKey, Timestamp};
 
 use crate::lsdb::{HeldLink, Labels, Lsdb, Member};
-use crate::metric::{Cost, MetricTerms};
+use crate::metric::{Cost, Metric, MetricTerms};
 use crate::paths::{Edge, Node, Rows};
 
 /// A relay in the graph.
@@ -37,23 +37,26 @@ pub struct Link {
     pub since: Timestamp,
     /// What its metric is made of.
     pub terms: MetricTerms,
+    cost: Cost,
 }
 
 impl Link {
-    fn new(held: &HeldLink) -> Self {
+    fn new(held: &HeldLink, metric: Metric) -> Self {
         let HeldLink { statement, since } = *held;
-        Self { statement, since, terms: MetricTerms::of(&statement) }
+        let terms = MetricTerms::of(&statement);
+        Self { statement, since, terms, cost: metric.cost(&statement, &terms) }
     }
 
     /// Its metric.
     pub fn cost(&self) -> Cost {
-        self.terms.total()
+        self.cost
     }
 }
 
 /// All members and the links that are up between them. Relays are numbered in the order of keys.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
+    metric: Metric,
     graph: DiGraph<Relay, Link>,
     keys: Vec<PopKey>,
     /// Where the link between two relays is among petgraph's, whose own look-up walks lists.
@@ -63,9 +66,14 @@ pub struct Graph {
 impl Graph {
     /// A graph of what `lsdb` holds.
     pub fn new(lsdb: &Lsdb) -> Self {
-        let mut graph = Self::default();
+        let mut graph = Self::weighed_by(Metric::default());
         graph.refresh(lsdb);
         graph
+    }
+
+    /// An empty graph.
+    pub fn weighed_by(metric: Metric) -> Self {
+        Self { metric, ..Self::default() }
     }
 
     /// Takes over what changed. Returns whether relays joined or left, and so have new numbers.
@@ -96,7 +104,7 @@ impl Graph {
         for (node, member) in lsdb.members().enumerate() {
             for held in member.links() {
                 if let Some(to) = self.target(member, held) {
-                    self.graph.add_edge(NodeIndex::new(node), to, Link::new(held));
+                    self.graph.add_edge(NodeIndex::new(node), to, Link::new(held, self.metric));
                 }
             }
         }
@@ -116,7 +124,7 @@ impl Graph {
             let Some(edge) = self.edge(node.index() as Node, to.index() as Node) else {
                 return false;
             };
-            self.graph[edge] = Link::new(held);
+            self.graph[edge] = Link::new(held, self.metric);
             links += 1;
         }
         links == self.graph.edges(node).count()

@@ -111,6 +111,28 @@ const BUSY: f64 = 0.8;
 /// What a full link costs; it is approached as the queue of M/M/1 grows.
 const FULL_MICROS: f64 = 200_000.0;
 
+/// What links are weighed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metric {
+    /// All of [`MetricTerms`].
+    #[default]
+    Expected,
+    /// Half the smoothed round trip and what a relay costs, as the latency metric of RON (Andersen et
+    /// al., SOSP 2001): neither loss nor jitter, load, direction or an operator's wish. For simulations,
+    /// to compare; explanations tell the terms of the other all the same.
+    RoundTrip,
+}
+
+impl Metric {
+    /// What a link costs of which that is said, and that is what it is made of.
+    pub fn cost(self, link: &LinkStatement, terms: &MetricTerms) -> Cost {
+        match self {
+            Self::Expected => terms.total(),
+            Self::RoundTrip => Cost::from_span(link.rtt / 2) + RELAY,
+        }
+    }
+}
+
 /// What each thing contributes to the metric of a link, or summed up, of a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MetricTerms {
@@ -229,6 +251,23 @@ mod tests {
     fn a_clean_link_costs_its_delay_and_the_relay() {
         assert_eq!(total_ms(link()), 20.25);
         assert_eq!(total_ms(LinkStatement { delay_micros: -300, ..link() }), -0.05);
+    }
+
+    #[test]
+    fn of_the_round_trip_alone_no_trouble_is_seen() {
+        let cost =
+            |link: LinkStatement| Metric::RoundTrip.cost(&link, &MetricTerms::of(&link)).ms();
+        let bad = LinkStatement {
+            delay_micros: 35_000,
+            jitter: Duration::from_millis(9),
+            loss: 0.3,
+            capacity_kbps: 5_000,
+            cost: Duration::from_millis(50),
+            ..link()
+        };
+        assert!(total_ms(bad) > 100.0);
+        assert_eq!(cost(bad), 20.25);
+        assert_eq!(cost(LinkStatement { rtt: Duration::from_millis(30), ..bad }), 15.25);
     }
 
     #[test]

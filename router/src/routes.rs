@@ -17,7 +17,7 @@ pub use crate::hysteresis::{Loyalty, Reason};
 use crate::graph::Graph;
 use crate::hysteresis::Watch;
 use crate::lsdb::Lsdb;
-use crate::metric::Cost;
+use crate::metric::{Cost, Metric};
 use crate::paths::{Node, Rows, Trail};
 use crate::policy::Judge;
 use crate::tables::{Map, RouteEntry, Tables};
@@ -41,6 +41,8 @@ pub struct RouterConfig {
     pub harm: Cost,
     /// Share of packets.
     pub clean_loss: f32,
+    /// What links are weighed by.
+    pub metric: Metric,
 }
 
 impl Default for RouterConfig {
@@ -50,6 +52,7 @@ impl Default for RouterConfig {
             loyalty: Loyalty::default(),
             harm: Cost::from_micros(2_000),
             clean_loss: 0.001,
+            metric: Metric::default(),
         }
     }
 }
@@ -101,7 +104,7 @@ impl Router {
         Self {
             own,
             config: RouterConfig { max_links, ..config },
-            graph: Graph::default(),
+            graph: Graph::weighed_by(config.metric),
             policies,
             policy_names: BTreeMap::new(),
             suspects: BTreeSet::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tradewind_proto::link::Recovery;
 use tradewind_proto::units::Redundancy;
+use tradewind_router::metric::Metric;
 
 use crate::outcome::Outcome;
 use crate::progress::{Figures, Progress, Tick};
@@ -19,6 +20,8 @@ pub enum Way {
     Direct,
     /// The overlay's routes, nothing repaired.
     Routed,
+    /// The overlay with routes by round-trip time alone.
+    Rtt,
     /// The overlay with fixed parity.
     Fec,
     /// The overlay with repeats alone.
@@ -34,13 +37,15 @@ const PARITY: f64 = 0.2;
 
 impl Way {
     /// The ways that take a run of their own.
-    pub const BASELINES: [Self; 4] = [Self::Routed, Self::Fec, Self::Arq, Self::Disjoint];
+    pub const BASELINES: [Self; 5] =
+        [Self::Routed, Self::Rtt, Self::Fec, Self::Arq, Self::Disjoint];
 
     /// As tables and documents have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Routed => "routed",
+            Self::Rtt => "rtt",
             Self::Fec => "fec",
             Self::Arq => "arq",
             Self::Disjoint => "disjoint",
@@ -53,6 +58,7 @@ impl Way {
         match self {
             Self::Direct => "the direct link between the ends, without an overlay",
             Self::Routed => "the overlay's routes, nothing repaired",
+            Self::Rtt => "the overlay with routes by round-trip time alone",
             Self::Fec => "the overlay with 20 % parity instead of the plan",
             Self::Arq => "the overlay with repeats alone instead of the plan",
             Self::Disjoint => "the overlay with every packet on two disjoint paths",
@@ -65,6 +71,7 @@ impl Way {
         let mut world = world.clone();
         match self {
             Self::Routed => world.recovery = Recovery::None,
+            Self::Rtt => world.metric = Metric::RoundTrip,
             Self::Fec => world.recovery = Recovery::FixedFec { parity: PARITY },
             Self::Arq => world.recovery = Recovery::ArqOnly,
             Self::Disjoint => {
@@ -227,6 +234,28 @@ deadline = "300ms"
         // A record a tick, and one when all has come.
         let each = ways.into_iter().chain([Way::Direct, Way::Overlay]);
         assert!(each.into_iter().all(|way| listener.records[&way] >= 13), "{:?}", listener.records);
+    }
+
+    #[test]
+    fn by_round_trip_time_alone_the_short_and_lossy_way_is_taken() {
+        // The other way is 3 ms longer, and loses nothing.
+        let clean = "[[pop]]\nid = \"y\"\n[[link]]\nbetween = [\"a\", \"y\"]\ndelay = \"16ms\"\n\
+                     [[link]]\nbetween = [\"y\", \"b\"]\ndelay = \"17ms\"\n[[traffic]]";
+        let text = WORLD.replace("[[traffic]]", clean);
+        for fidelity in ["packet", "flow"] {
+            let text = text.replace("[run]", &format!("[run]\nfidelity = \"{fidelity}\""));
+            let world = World::parse("test", &text).unwrap();
+            let mut listener = Listener::default();
+            let outcome = run(&world, &[Way::Rtt], &mut listener).unwrap();
+            assert_eq!(outcome.flows[0].route_after(), "a > y > b");
+            let [overlay, rtt] =
+                [&outcome.flows[0].overlay, &outcome.flows[0].baselines[&Way::Rtt]];
+            let wire = [&outcome.wire, &outcome.baseline_wire[&Way::Rtt]].map(|wire| wire.bytes);
+            // Repair makes it arrive all the same: later, and for more bytes.
+            assert!(rtt.delay_median_ms() < overlay.delay_median_ms(), "{fidelity}: {rtt:?}");
+            assert!(rtt.delay_p99_ms() > overlay.delay_p99_ms(), "{fidelity}: {rtt:?}");
+            assert!(wire[1] as f64 > 1.03 * wire[0] as f64, "{fidelity}: {wire:?}");
+        }
     }
 
     #[test]

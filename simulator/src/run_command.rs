@@ -34,8 +34,9 @@ pub struct RunArgs {
     #[command(flatten)]
     options: Options,
     /// Run the world once more for comparison, beside "routed" (nothing repaired), which is always
-    /// run: fec (fixed parity), arq (repeats alone), disjoint (two paths for every packet)
-    #[arg(long = "baseline", value_name = "WAY", value_parser = ["fec", "arq", "disjoint"])]
+    /// run: rtt (routes by round-trip time alone), fec (fixed parity), arq (repeats alone), disjoint
+    /// (two paths for every packet)
+    #[arg(long = "baseline", value_name = "WAY", value_parser = ["rtt", "fec", "arq", "disjoint"])]
     baselines: Vec<String>,
     /// Run the world once only, without "routed"
     #[arg(long, conflicts_with = "baselines")]

@@ -14,6 +14,7 @@ use tradewind_proto::control::Message;
 use tradewind_proto::link::{Liveness, Recovery};
 use tradewind_proto::statement::ServiceStatement;
 use tradewind_proto::units::{FlowId, PopId, ServiceName, Timestamp};
+use tradewind_router::metric::Metric;
 
 use super::admin::Admin;
 use super::clock::Clock;
@@ -98,6 +99,7 @@ impl Running {
                 },
                 limits: EdgeLimits::default(),
                 recovery: Recovery::Plan,
+                metric: Metric::default(),
             },
             identity.clone(),
             now,

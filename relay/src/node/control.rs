@@ -19,6 +19,7 @@ use tradewind_proto::statement::{
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::clock::{ClockEstimator, ClockSample, Times, normalised};
 use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Member, Rejected};
+use tradewind_router::metric::Metric;
 use tradewind_router::routes::{Router, RouterConfig};
 use tradewind_router::tables::Tables;
 
@@ -184,12 +185,13 @@ impl<T: Trust> Control<T> {
         own: PopId,
         incarnation: Incarnation,
         description: SelfDescription,
+        metric: Metric,
         trust: T,
         now: Timestamp,
     ) -> Self {
         let mut control = Self {
             lsdb: Lsdb::new(own.clone()),
-            router: Router::new(own.clone(), RouterConfig::default()),
+            router: Router::new(own.clone(), RouterConfig { metric, ..RouterConfig::default() }),
             clock: ClockEstimator::new(),
             aligned: false,
             adopted_at: Timestamp::ZERO,

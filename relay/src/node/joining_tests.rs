@@ -18,6 +18,7 @@ fn node(name: &str, peers: &[&str]) -> Node<Papers> {
         mesh: Mesh::Auto,
         limits: EdgeLimits::default(),
         recovery: Recovery::Plan,
+        metric: Metric::default(),
     };
     Node::new(config, Papers::of(&id(name)), at(0))
 }

@@ -32,6 +32,7 @@ use tradewind_proto::link::{Inbound, LinkEvent, Liveness, Recovery};
 use tradewind_proto::packet::Path;
 use tradewind_proto::units::{FlowId, Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::lsdb::Cursor;
+use tradewind_router::metric::Metric;
 use tradewind_router::tables::Tables;
 
 use control::{Control, ControlOutput, MEASURE_INTERVAL, Measured, SelfDescription, Trust};
@@ -66,6 +67,8 @@ pub struct NodeConfig {
     /// How links make up for losses. No operator chooses: what a daemon's configuration offers must
     /// be of use to somebody, and the plan is the cheapest that arrives in time. Simulations compare.
     pub recovery: Recovery,
+    /// What routes are chosen by. Simulations compare; a daemon's is the default.
+    pub metric: Metric,
 }
 
 /// Which members become neighbours.
@@ -117,14 +120,15 @@ pub struct Node<T> {
 impl<T: Trust> Node<T> {
     /// A relay that knows nobody yet.
     pub fn new(config: NodeConfig, trust: T, now: Timestamp) -> Self {
-        let NodeConfig { id, incarnation, description, peers, mesh, limits, recovery } = config;
+        let NodeConfig { id, incarnation, description, peers, mesh, limits, recovery, metric } =
+            config;
         let own = id.key();
         let mut dialler = Dialler::new(own);
         dialler.set_configured(&peers, now);
         let mut node = Self {
             own,
             incarnation,
-            control: Control::new(id.clone(), incarnation, description, trust, now),
+            control: Control::new(id.clone(), incarnation, description, metric, trust, now),
             neighbours: Neighbours::new(id.clone(), incarnation, recovery),
             dialler,
             edge: Edge::new(own, incarnation, limits),

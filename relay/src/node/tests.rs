@@ -216,6 +216,7 @@ fn relay(issuer: &Issuer, name: &str) -> Node<Rc<Identity>> {
         mesh: Mesh::Peers,
         limits: EdgeLimits::default(),
         recovery: Recovery::Plan,
+        metric: Metric::default(),
     };
     let mut node = Node::new(config, Rc::new(identity), START);
     if serves {

@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
     /// The relays of a world, running, and its flows.
     fn new(world: &'a World) -> anyhow::Result<Self> {
         let policies = policies(world)?;
-        let mut net = Net::new();
+        let mut net = Net::new(world.metric);
         let mut numbers = BTreeMap::new();
         for pop in &world.pops {
             numbers.insert(&pop.id, net.add(pop.id.clone(), labels(pop), policies.clone()));

@@ -24,6 +24,7 @@ use tradewind_relay::node::control::{
 };
 use tradewind_relay::node::neighbour::{SETTLING, USED_FOR};
 use tradewind_router::lsdb::Labels;
+use tradewind_router::metric::Metric;
 use tradewind_router::tables::Tables;
 
 use super::pipe::{Idle, Pipe};
@@ -120,6 +121,7 @@ pub(super) struct Port {
 
 /// All relays and what is under way between them.
 pub(super) struct Net {
+    metric: Metric,
     pub(super) now: Timestamp,
     pub(super) events: Events<Event>,
     pub(super) hosts: Vec<Host>,
@@ -130,8 +132,9 @@ pub(super) struct Net {
 }
 
 impl Net {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(metric: Metric) -> Self {
         Self {
+            metric,
             now: START,
             events: Events::default(),
             hosts: Vec::new(),
@@ -237,7 +240,8 @@ impl Net {
         let trust = PlainTrust::new(host.subject.clone());
         host.life += 1;
         host.next_urgent = Timestamp::NEVER;
-        host.control = Some(Control::new(host.id.clone(), incarnation, description, trust, now));
+        host.control =
+            Some(Control::new(host.id.clone(), incarnation, description, self.metric, trust, now));
         self.plan_measure(number);
         self.flush(number);
     }

@@ -10,6 +10,7 @@ use tradewind_relay::node::control::SelfDescription;
 use tradewind_relay::node::edge::{EdgeLimits, ServiceSpec, TunnelId, TunnelSpec};
 use tradewind_relay::node::{Mesh, Node, NodeConfig};
 use tradewind_router::lsdb::Labels;
+use tradewind_router::metric::Metric;
 
 use super::clock::{ClockError, SkewedClock};
 use super::trust::PlainTrust;
@@ -33,6 +34,8 @@ pub struct RelaySpec {
     pub policies: Vec<Policy>,
     /// How its links make up for losses.
     pub recovery: Recovery,
+    /// What its routes are chosen by.
+    pub metric: Metric,
 }
 
 impl RelaySpec {
@@ -47,6 +50,7 @@ impl RelaySpec {
             mesh: Mesh::Auto,
             policies: Vec::new(),
             recovery: Recovery::Plan,
+            metric: Metric::default(),
         }
     }
 
@@ -119,6 +123,7 @@ impl Host {
             mesh: spec.mesh,
             limits: EdgeLimits::default(),
             recovery: spec.recovery,
+            metric: spec.metric,
         };
         self.life += 1;
         self.stopped = None;

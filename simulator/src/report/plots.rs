@@ -36,6 +36,7 @@ fn colour(way: Way) -> RGBColor {
         Way::Arq => 3,
         Way::Disjoint => 4,
         Way::Overlay => 5,
+        Way::Rtt => 6,
     };
     RGBColor(1, 0, role)
 }

@@ -74,8 +74,8 @@ fn build(world: &World) -> anyhow::Result<(Overlay, Vec<FlowNumber>)> {
         let dialled = peers[&pop.id].iter().map(|peer| peer.as_str());
         let relay = RelaySpec::new(pop.id.clone()).dialling(dialled);
         let (labels, policies) = (labels(pop), policies.clone());
-        let (mesh, recovery) = (world.mesh, world.recovery);
-        overlay.add(RelaySpec { labels, mesh, policies, recovery, ..relay });
+        let World { mesh, recovery, metric, .. } = *world;
+        overlay.add(RelaySpec { labels, mesh, policies, recovery, metric, ..relay });
     }
     for ((from, to), spec) in &world.links {
         overlay.link(from.as_str(), to.as_str(), spec.clone());

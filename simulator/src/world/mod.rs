@@ -22,6 +22,7 @@ use tradewind_proto::statement::{Policy, Rule};
 use tradewind_proto::units::{Class, PopId, Redundancy};
 use tradewind_proto::wire::WireError;
 use tradewind_relay::node::Mesh;
+use tradewind_router::metric::Metric;
 use tradewind_router::routes::RouterConfig;
 
 use error::Fault;
@@ -59,6 +60,8 @@ pub struct World {
     pub traffic: Vec<Traffic>,
     /// How the relays' links make up for losses.
     pub recovery: Recovery,
+    /// What the relays choose routes by: the daemon's metric, but in a baseline.
+    pub metric: Metric,
     /// The rules that traffic may name.
     pub policies: Vec<PolicyRule>,
     /// What happens, the earliest first.

@@ -8,6 +8,7 @@ fn control() -> Control<Papers> {
         id("fra"),
         Incarnation(100),
         SelfDescription::default(),
+        Metric::default(),
         Papers::of(&id("fra")),
         at(0),
     );

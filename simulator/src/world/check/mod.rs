@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 use tradewind_proto::link::Recovery;
+use tradewind_router::metric::Metric;
 
 use super::error::Fault;
 use super::file::{AssertTable, LimitsTable, RecoveryMode, RecoveryTable, RunTable, WorldFile};
@@ -66,6 +67,7 @@ pub(super) fn world(file: WorldFile, mut sources: Sources) -> Checked<World> {
         links,
         traffic,
         recovery,
+        metric: Metric::default(),
         policies,
         events,
         wire_limit,
