@@ -58,7 +58,8 @@ enum Command {
     ///
     /// Runs are spread over the cores. The table has a row for each point: share in time, delays,
     /// longest gap and bytes on the wire of all flows together, as means over the seeds with 95 %
-    /// confidence intervals. The same for any number of threads, byte for byte.
+    /// confidence intervals. The same for any number of threads, byte for byte. What the world asserts
+    /// must be so in every run, else the exit status is 1.
     #[command(after_help = "Examples:\n  \
         tradewind-sim sweep my-world.toml --vary link.loss=0,0.05,0.3\n  \
         tradewind-sim sweep my-world.toml --vary link.loss=0,0.05,0.3 \\\n      \

@@ -57,7 +57,10 @@ impl Observer for Shared {
     }
 }
 
-/// Whether every run came to its end.
+/// So many figures that are not as asserted are told; `--json` and DIR/sweep.json have all.
+const MOST_BROKEN: usize = 20;
+
+/// Whether every run came to its end, with what the world asserts.
 pub fn run(args: SweepArgs) -> anyhow::Result<bool> {
     let SweepArgs { world, vary, seeds, jobs, out, options } = args;
     let (file, text) = (world.display().to_string(), World::read(&world)?);
@@ -78,7 +81,14 @@ pub fn run(args: SweepArgs) -> anyhow::Result<bool> {
     if let Some(dir) = out {
         write_files(&dir, &result).with_context(|| format!("can't write to {}", dir.display()))?;
     }
-    Ok(result.is_whole())
+    let broken = result.broken();
+    for figure in broken.iter().take(MOST_BROKEN) {
+        eprintln!("not as asserted: {figure}");
+    }
+    if broken.len() > MOST_BROKEN {
+        eprintln!("not as asserted: {} more", broken.len() - MOST_BROKEN);
+    }
+    Ok(result.is_whole() && broken.is_empty())
 }
 
 fn write_files(dir: &std::path::Path, result: &SweepResult) -> anyhow::Result<()> {

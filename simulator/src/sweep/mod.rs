@@ -124,7 +124,7 @@ impl Sweep {
 
     /// Runs the grid on `jobs` threads.
     pub fn run(&self, jobs: NonZeroUsize, observer: &dyn Observer) -> SweepResult {
-        let results: Vec<Mutex<Option<Result<Figures, String>>>> =
+        let results: Vec<Mutex<Option<RunAt>>> =
             (0..self.runs()).map(|_| Mutex::new(None)).collect();
         let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = || {
@@ -149,25 +149,27 @@ impl Sweep {
     }
 
     /// `None` if it was interrupted.
-    fn run_one(&self, at: usize, observer: &dyn Observer) -> Option<Result<Figures, String>> {
+    fn run_one(&self, at: usize, observer: &dyn Observer) -> Option<RunAt> {
         let (point, seed) = (at / self.seeds.len(), self.seeds[at % self.seeds.len()]);
         let world = match self.world(&self.grid[point]) {
             Ok(world) => World { seed, ..world },
-            Err(error) => return Some(Err(error.to_string())),
+            Err(error) => return Some(RunAt::failed(seed, error.to_string())),
         };
         match simulation::run(&world, &mut Within(observer)) {
             _ if observer.interrupted() => None,
-            Ok(outcome) => Some(Ok(Figures::of(&outcome))),
-            Err(error) => Some(Err(format!("{error:#}"))),
+            Ok(outcome) => {
+                let (result, broken) = (Ok(Figures::of(&outcome)), outcome.broken());
+                Some(RunAt { seed, result, broken })
+            }
+            Err(error) => Some(RunAt::failed(seed, format!("{error:#}"))),
         }
     }
 
-    fn collect(&self, results: Vec<Option<Result<Figures, String>>>) -> SweepResult {
+    fn collect(&self, results: Vec<Option<RunAt>>) -> SweepResult {
         let mut results = results.into_iter();
         let point = |at: &Vec<usize>| {
-            let runs = self.seeds.iter().zip(results.by_ref());
-            let runs = runs.filter_map(|(&seed, result)| Some(RunAt { seed, result: result? }));
-            Point { settings: self.settings(at), runs: runs.collect() }
+            let runs = results.by_ref().take(self.seeds.len());
+            Point { settings: self.settings(at), runs: runs.flatten().collect() }
         };
         SweepResult {
             world: self.name.clone(),

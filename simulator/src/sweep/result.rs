@@ -37,6 +37,14 @@ pub struct RunAt {
     pub seed: u64,
     /// Its figures, or why there are none.
     pub result: Result<Figures, String>,
+    /// What the world asserts and is not so, a sentence each.
+    pub broken: Vec<String>,
+}
+
+impl RunAt {
+    pub(super) fn failed(seed: u64, why: String) -> Self {
+        Self { seed, result: Err(why), broken: Vec::new() }
+    }
 }
 
 impl Point {
@@ -68,6 +76,18 @@ impl SweepResult {
     /// Whether every run came to its end.
     pub fn is_whole(&self) -> bool {
         self.points.iter().all(|point| point.figures().count() == self.seeds.len())
+    }
+
+    /// What was asserted and is not so, a line each that names the point and the seed.
+    pub fn broken(&self) -> Vec<String> {
+        let of_run = |point: &Point, run: &RunAt| -> Vec<String> {
+            let here = format!("{} seed {}", point.name(), run.seed);
+            run.broken.iter().map(|figure| format!("{here}: {figure}")).collect()
+        };
+        let of_point = |point: &Point| -> Vec<String> {
+            point.runs.iter().flat_map(|run| of_run(point, run)).collect()
+        };
+        self.points.iter().flat_map(of_point).collect()
     }
 
     /// A row for each point.
@@ -105,13 +125,14 @@ impl SweepResult {
         lines
     }
 
-    /// A line for each point: the keys, `runs`, `failed`, and of each figure `…_mean` and `…_ci95`
-    /// (RFC 4180; empty where there is none).
+    /// A line for each point: the keys, `runs`, `failed`, of each figure `…_mean` and `…_ci95`, and
+    /// `broken`: runs in which something asserted is not so (RFC 4180; empty where there is none).
     pub fn to_csv(&self) -> String {
         let keys = self.axes.iter().map(|axis| quoted(axis.key()));
         let figures =
             Figures::NAMES.iter().flat_map(|name| [format!("{name}_mean"), format!("{name}_ci95")]);
         let header = keys.chain(["runs".into(), "failed".into()]).chain(figures);
+        let header = header.chain(["broken".into()]);
         let mut csv = header.collect::<Vec<_>>().join(",") + "\n";
         for point in &self.points {
             let settings = point.settings.iter().map(|(_, value)| quoted(value));
@@ -121,7 +142,9 @@ impl SweepResult {
                 [estimate.map(|e| e.mean), estimate.and_then(|e| e.ci95)].map(optional)
             });
             let counts = counts.iter().map(ToString::to_string);
-            let cells: Vec<String> = settings.chain(counts).chain(figures).collect();
+            let broken = point.runs.iter().filter(|run| !run.broken.is_empty()).count();
+            let cells = settings.chain(counts).chain(figures).chain([broken.to_string()]);
+            let cells: Vec<String> = cells.collect();
             // Writing to a string can't fail.
             let _ = writeln!(csv, "{}", cells.join(","));
         }
@@ -148,7 +171,9 @@ fn point_json(point: &Point) -> Value {
         "settings": point.settings.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "figures": estimates.collect::<serde_json::Map<_, _>>(),
         "runs": point.runs.iter().map(|run| match &run.result {
-            Ok(figures) => json!({ "seed": run.seed, "figures": figures }),
+            Ok(figures) => {
+                json!({ "seed": run.seed, "figures": figures, "broken": run.broken })
+            }
             Err(error) => json!({ "seed": run.seed, "error": error }),
         }).collect::<Vec<_>>(),
     })

@@ -118,6 +118,31 @@ fn a_run_without_a_route_is_told_and_does_not_end_the_others() {
 }
 
 #[test]
+fn what_is_not_as_asserted_is_told_with_its_point_seed_and_figures() {
+    let text =
+        format!("{WORLD}[assert]\nin_time = \"99%\"\nwire = 3\n[recovery]\nmode = \"none\"\n");
+    let axes = vec!["link.loss=0,0.2".parse().unwrap()];
+    let sweep = Sweep::new(("pair.toml", &text), axes, 2, None).unwrap();
+    let result = sweep.run(jobs(1), &Nobody);
+    assert!(result.is_whole());
+    let broken = result.broken();
+    let wanted = [4, 5].map(|seed| format!("link.loss=0.2 seed {seed}: media: "));
+    for (line, wanted) in broken.iter().zip(&wanted) {
+        assert!(line.starts_with(wanted), "{broken:?}");
+        assert!(line.ends_with(" % in time, at least 99 % wanted"), "{broken:?}");
+    }
+    assert_eq!(broken.len(), 2, "{broken:?}");
+    let told = |line: usize| {
+        result.to_csv().lines().nth(line).map(|line| line.rsplit_once(',').unwrap().1.to_owned())
+    };
+    assert_eq!([0, 1, 2].map(|line| told(line).unwrap()), ["broken", "0", "2"]);
+    let json = result.to_json();
+    assert_eq!(json["points"][0]["runs"][1]["broken"], serde_json::json!([]));
+    let figure = json["points"][1]["runs"][0]["broken"][0].as_str().unwrap();
+    assert!(broken[0].ends_with(figure), "{figure}");
+}
+
+#[test]
 fn an_interrupted_sweep_says_how_far_it_came() {
     let result = sweep(&["link.loss=0,0.1"], 3).unwrap().run(jobs(2), &Impatient);
     assert_eq!(result.remarks()[1], "interrupted after 0 of 6 runs");

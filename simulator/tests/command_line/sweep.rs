@@ -59,6 +59,25 @@ fn a_grid_is_one_table_and_three_files_whatever_the_threads() {
 }
 
 #[test]
+fn what_is_not_as_asserted_is_named_and_makes_the_status_1() {
+    let dir = directory("sweep-assert");
+    let world = dir.join("pair.toml");
+    std::fs::write(&world, format!("{WORLD}assert = {{ delay_median = \"30ms\" }}\n")).unwrap();
+    let run = |delays: &str| {
+        let vary = format!("--vary=link.delay={delays}");
+        let output = sim(&["sweep", world.to_str().unwrap(), &vary, "--seeds=1"]);
+        (output.status.code(), stderr(&output))
+    };
+    let (status, told) = run("10ms,20ms");
+    assert!(status == Some(0) && !told.contains("asserted"), "{told}");
+    let (status, told) = run("10ms,40ms");
+    let wanted = "not as asserted: link.delay=40ms seed 1: traffic-1: median delay 40.";
+    assert!(status == Some(1) && told.contains(wanted), "{told}");
+    assert!(told.ends_with(" ms, at most 30 ms wanted\n"), "{told}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn a_key_that_no_world_has_is_wrong_usage_in_one_line() {
     let dir = directory("sweep-wrong");
     let world = dir.join("pair.toml");
