@@ -28,8 +28,9 @@ pub struct RunArgs {
     /// Each change by itself, then all together. "remove PLACE", "kill PLACE [at TIME]",
     /// "cut A B [at TIME]", "add link A B DELAY LOSS" (or no LOSS), "delay A B SPAN", "loss A B SHARE",
     /// "rate A B RATE", "demand xN [of TRAFFIC]", "deny PLACE", "policy NAME"; a place is a PoP,
-    /// region, country or provider. All are described in simulator/README.md.
-    #[arg(long, value_name = "CHANGE", conflicts_with_all = ["out", "baselines", "no_baselines"])]
+    /// region, country or provider. All are described in simulator/README.md. With --out, each of these
+    /// runs has a folder in DIR with its report.
+    #[arg(long, value_name = "CHANGE", conflicts_with_all = ["pcap", "baselines", "no_baselines"])]
     what_if: Vec<WhatIf>,
     #[command(flatten)]
     options: Options,
@@ -133,10 +134,28 @@ fn captured_text(Captured { packets, left_out }: Captured, path: &Path) -> Strin
 /// Whether all runs came to their end.
 fn compare(args: &RunArgs, world: &World) -> anyhow::Result<bool> {
     let mut terminal = Terminal::new()?;
+    let mut cases = 0..;
+    let mut run = |name: &str, world: &World| {
+        terminal.note(&format!("{name}:"));
+        let case = match cases.next() {
+            None | Some(0) => "before".to_owned(),
+            Some(number) if number > args.what_if.len() => "what-if-all".to_owned(),
+            Some(number) => format!("what-if-{number}"),
+        };
+        match &args.out {
+            Some(folder) => run_and_report(world, &[], (&folder.join(case), &[]), &mut terminal),
+            None => simulation::run(world, &mut terminal),
+        }
+    };
     let name = args.world.display().to_string();
-    let comparison = what_if::compare((&name, world), &args.what_if, &mut terminal);
+    let comparison = what_if::compare((&name, world), &args.what_if, &mut run);
     terminal.finish();
     let comparison = comparison?;
+    if let Some(folder) = &args.out {
+        let summary = format!("{:#}\n", comparison.to_json());
+        std::fs::write(folder.join("summary.json"), summary)
+            .with_context(|| format!("can't write the report to {}", folder.display()))?;
+    }
     let mut out = std::io::stdout().lock();
     if args.options.json {
         writeln!(out, "{:#}", comparison.to_json())?;

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use super::WhatIf;
 use super::apply::{names, take_out_cut_off};
 use crate::outcome::{Outcome, Row, number, plain_table};
-use crate::progress::Progress;
-use crate::simulation;
 use crate::world::{Traffic, World, WorldError};
 
 /// The world as it is first, then each change by itself, then all together if there are several.
@@ -38,7 +36,8 @@ struct Planned {
     world: World,
 }
 
-/// Runs `world`, read from `file`, with its seed, before and after the changes.
+/// Runs `world`, read from `file`, with its seed, before and after the changes: `run` is told what a
+/// case is called and runs its world.
 ///
 /// # Errors
 ///
@@ -46,7 +45,7 @@ struct Planned {
 pub fn compare(
     (file, world): (&str, &World),
     changes: &[WhatIf],
-    progress: &mut dyn Progress,
+    run: &mut dyn FnMut(&str, &World) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<Comparison> {
     let alone = changes.iter().map(std::slice::from_ref);
     let together = (changes.len() > 1).then_some(changes);
@@ -55,9 +54,7 @@ pub fn compare(
         sets.map(|changes| plan(file, world, changes)).collect::<Result<_, _>>()?;
     let mut cases = Vec::with_capacity(planned.len());
     for Planned { changes, notes, cut_off, world } in planned {
-        let name = if changes.is_empty() { "before".into() } else { changes.join(", ") };
-        progress.note(&format!("{name}:"));
-        let outcome = simulation::run(&world, progress)?;
+        let outcome = run(&case_name(&changes), &world)?;
         let interrupted = outcome.interrupted();
         cases.push(Case { changes, notes, cut_off, outcome });
         if interrupted {
@@ -85,17 +82,24 @@ fn plan(file: &str, world: &World, changes: &[WhatIf]) -> Result<Planned, WorldE
     }
     let cut_off = if changes.is_empty() { Vec::new() } else { take_out_cut_off(&mut world) };
     notes.extend(names(cut_off.iter()).map(|names| format!("no path is left for {names}")));
-    let changes = changes.iter().map(|change| change.text().to_owned()).collect();
+    let changes: Vec<String> = changes.iter().map(|change| change.text().to_owned()).collect();
+    if !changes.is_empty() {
+        world.name = format!("{}, what if: {}", world.name, case_name(&changes));
+    }
     Ok(Planned { changes, notes, cut_off, world })
+}
+
+fn case_name(changes: &[String]) -> String {
+    match changes {
+        [] => "before".into(),
+        changes => changes.join(" + "),
+    }
 }
 
 impl Case {
     /// `before`, or the changes.
     pub fn name(&self) -> String {
-        match self.changes.is_empty() {
-            true => "before".into(),
-            false => self.changes.join(" + "),
-        }
+        case_name(&self.changes)
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::progress::{Progress, Tick};
+use crate::simulation;
 use crate::world::World;
 
 /// Two ways from a to d, over b (short, in CN) and over c.
@@ -79,7 +80,8 @@ fn changes(texts: &[&str]) -> Vec<WhatIf> {
 }
 
 fn compared(texts: &[&str]) -> anyhow::Result<Comparison> {
-    compare(("diamond.toml", &world()), &changes(texts), &mut Silent)
+    let run = &mut |_: &str, world: &World| simulation::run(world, &mut Silent);
+    compare(("diamond.toml", &world()), &changes(texts), run)
 }
 
 /// The last route of each flow in the last case.
@@ -137,6 +139,8 @@ fn the_table_has_every_flow_before_and_after() {
     assert!(last.notes[1].starts_with("\"deny CN\" is left out: no PoP, region"), "{last:?}");
     assert_eq!(last.notes[2], "no path is left for through");
     let json = comparison.to_json();
+    assert_eq!(json["cases"][0]["result"]["world"], "world");
+    assert_eq!(json["cases"][1]["result"]["world"], "world, what if: remove b");
     assert_eq!(json["cases"][1]["what_if"], serde_json::json!(["remove b"]));
     assert_eq!(json["cases"][1]["result"]["flows"].as_array().map(Vec::len), Some(1));
 }

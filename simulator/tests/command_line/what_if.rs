@@ -54,6 +54,18 @@ fn before_and_after_stand_side_by_side() {
     let document: serde_json::Value = serde_json::from_str(&json).unwrap();
     let sent = |case: usize| &document["cases"][case]["result"]["flows"][0]["overlay"]["sent"];
     assert_eq!((sent(0).as_u64(), sent(3).as_u64()), (Some(50), Some(100)));
+    let out = dir.join("report");
+    let output = run(&[&changes[..], &["--out", out.to_str().unwrap()]].concat());
+    assert_eq!(stdout(&output), table, "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(out.join("summary.json")).unwrap(), json);
+    let titles = ["before", "what-if-1", "what-if-2", "what-if-all"].map(|case| {
+        let page = std::fs::read_to_string(out.join(case).join("report.html")).unwrap();
+        let (_, rest) = page.split_once("<title>").unwrap();
+        rest.split_once(" - ").unwrap().0.to_owned()
+    });
+    let changed = ["deny CN", "demand x2", "deny CN + demand x2"]
+        .map(|what| format!("world, what if: {what}"));
+    assert_eq!((titles[0].as_str(), &titles[1..]), ("world", &changed[..]));
     for (change, wanted) in [
         ("remove d", ": what if \"remove d\": no PoP, region, country or provider is called \"d\""),
         ("cut a", "write \"cut A B [at TIME]\", not \"cut a\""),
