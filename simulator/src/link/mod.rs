@@ -151,6 +151,20 @@ impl LinkModel {
         }
     }
 
+    /// Counts what is too little to matter but for its bytes: `packets` packets, or none where the bytes
+    /// ride on a packet that was offered. It takes no room in the queue and is lost only when the link
+    /// is cut.
+    pub fn count_in(&mut self, packets: u64, bytes: usize) {
+        self.counters.offered += packets;
+        self.counters.offered_bytes += bytes as u64;
+        if self.up {
+            self.counters.delivered += packets;
+            self.counters.delivered_bytes += bytes as u64;
+        } else {
+            self.counters.down += packets;
+        }
+    }
+
     /// Changes how the link behaves from now on. What is under way keeps its fate, and packets
     /// sent later still don't overtake it.
     pub fn set(&mut self, spec: LinkSpec) {

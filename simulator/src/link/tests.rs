@@ -28,6 +28,22 @@ fn near(got: f64, wanted: f64, share: f64, what: &str) {
 }
 
 #[test]
+fn what_is_only_counted_takes_no_room() {
+    let rate = Some(Rate { bits_per_second: 8_000, queue: 1_000 });
+    let mut link = LinkModel::new(LinkSpec { rate, ..LinkSpec::default() }, 1);
+    link.count_in(1, 900);
+    link.count_in(0, 90);
+    assert_eq!(link.waiting(Timestamp::ZERO), Duration::ZERO);
+    assert!(link.offer(1_000, Timestamp::ZERO).deliveries().count() == 1, "{:?}", link.counters());
+    link.set_up(false);
+    link.count_in(1, 60);
+    let LinkCounters { offered, offered_bytes, delivered, delivered_bytes, down, .. } =
+        *link.counters();
+    assert_eq!((offered, offered_bytes), (3, 2_050));
+    assert_eq!((delivered, delivered_bytes, down), (2, 1_990, 1));
+}
+
+#[test]
 fn losses_have_the_rate_and_the_runs_asked_for() {
     for (rate, burst) in [(0.01, 1.0), (0.05, 5.0), (0.3, 3.0), (0.5, 10.0), (0.02, 25.0)] {
         let loss = Loss::in_bursts(rate, burst).unwrap();

@@ -1,5 +1,5 @@
-//! The bytes of QUIC's acknowledgements: counted, not carried. They are never lost and take no
-//! room at a bottleneck.
+//! The bytes of QUIC's acknowledgements: counted among those of the link, not carried. They are never
+//! lost and take no room at a bottleneck.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,14 +31,13 @@ pub(super) struct QuicAcks {
 impl QuicAcks {
     /// A packet came; bytes of the packet with which, `delay` after the first of those before it, they
     /// were acknowledged, if no datagram went that way.
-    pub(super) fn handle_arrival(&mut self, now: Timestamp, delay: Duration) -> usize {
+    pub(super) fn handle_arrival(&mut self, now: Timestamp, delay: Duration) -> Option<usize> {
         let overdue = self.unacknowledged > 0 && now.since(self.since) >= delay;
-        let mut alone = 0;
-        if self.unacknowledged > ACK_EVERY || overdue {
-            // A datagram's type and length are not there.
-            alone = IP_UDP_HEADERS + QUIC_OVERHEAD - 2 + self.frame();
+        let alone = (self.unacknowledged > ACK_EVERY || overdue).then(|| {
             self.unacknowledged = 0;
-        }
+            // A datagram's type and length are not there.
+            IP_UDP_HEADERS + QUIC_OVERHEAD - 2 + self.frame()
+        });
         if self.unacknowledged == 0 {
             self.since = now;
         }

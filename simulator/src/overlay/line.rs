@@ -10,8 +10,8 @@
 //!   packets flow all the time, so that its loss shows). Messages come whole and in order. What
 //!   was written in the same turn in which the connection is closed is not sent any more.
 //! - *Datagrams* go through the link model once. QUIC hides damage and duplicates: a damaged packet
-//!   is lost, of two copies the first counts. Their acknowledgements are only counted
-//!   ([`Carried::ack_bytes`]).
+//!   is lost, of two copies the first counts. Their acknowledgements only count among the link's
+//!   bytes ([`acks`](super::acks)).
 //! - *End*: a relay that closes tells the other end, with one packet and again in answer to each that
 //!   still arrives. A relay that dies tells nobody; an end that hears nothing for 15 s gives up
 //!   silently.
@@ -128,9 +128,6 @@ pub struct Carried {
     pub unheard: u64,
     /// Given to the relay at the other end.
     pub heard: u64,
-    /// Bytes of QUIC's acknowledgements of the datagrams of the other direction, and of the packets
-    /// around those that went alone. Counted, not carried.
-    pub ack_bytes: u64,
 }
 
 /// The number of the end of a connection, as its relay knows it, and back.
@@ -358,9 +355,9 @@ impl Overlay {
         }
         let bytes = datagram.len() + QUIC_OVERHEAD + IP_UDP_HEADERS;
         let arrival = self.offer(from, to, bytes, Payload::Frames(&datagram));
+        self.count_in(from, to, 0, ack_bytes);
         let carried = self.carried.entry((number, from, to)).or_default();
         carried.sent += 1;
-        carried.ack_bytes += ack_bytes as u64;
         if let Some(at) = arrival {
             self.events.schedule(at, Event::Datagram(number, side.other(), datagram));
             return;
@@ -378,8 +375,8 @@ impl Overlay {
         let Some(line) = self.lines.get_mut(&number) else { return };
         let (host, from) = (line.end(side).host, line.end(side.other()).host);
         if hears {
-            let ack_bytes = line.end_mut(side).acks.handle_arrival(self.now, ACK_DELAY);
-            self.carried.entry((number, host, from)).or_default().ack_bytes += ack_bytes as u64;
+            let alone = line.end_mut(side).acks.handle_arrival(self.now, ACK_DELAY);
+            alone.into_iter().for_each(|bytes| self.count_in(host, from, 1, bytes));
         }
         let conn = conn_id(number, side);
         let node = self.hosts[host].node.as_ref().filter(|_| hears);

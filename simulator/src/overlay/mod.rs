@@ -424,6 +424,13 @@ impl Overlay {
         fate.deliveries().filter(sound).map(|arrival| arrival.at).min()
     }
 
+    /// Counts packets, or bytes that ride on others, which are not carried.
+    fn count_in(&mut self, from: usize, to: usize, packets: u64, bytes: usize) {
+        if let Some(link) = self.links.get_mut(&(from, to)) {
+            link.count_in(packets, bytes);
+        }
+    }
+
     /// A packet of somebody else's, of `bytes` bytes, enters a link at [`Self::now`]; when it comes out.
     /// `None`: never.
     pub fn cross(&mut self, from: &str, to: &str, bytes: usize) -> Option<Timestamp> {
