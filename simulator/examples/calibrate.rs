@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use comfy_table::{Table, presets};
 use serde_json::Value;
-use tradewind_simulator::progress::{Progress, Tick};
+use tradewind_simulator::progress::Silent;
 use tradewind_simulator::simulation;
 use tradewind_simulator::world::{Fidelity, World};
 
@@ -99,14 +99,6 @@ fn emulated(world: &Path, seed: u64) -> anyhow::Result<Value> {
 fn simulated(world: &Path, seed: u64, fidelity: Fidelity) -> anyhow::Result<Value> {
     let world = World { seed, fidelity, ..World::load(world)? };
     Ok(simulation::run(&world, &mut Silent)?.to_json())
-}
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
 }
 
 fn figures(outcome: &Value) -> anyhow::Result<Figures> {

@@ -135,8 +135,6 @@ struct Rerun<'a> {
 }
 
 impl Progress for Rerun<'_> {
-    fn note(&mut self, _: &str) {}
-
     fn tick(&mut self, state: &Tick<'_>) {
         self.progress.tick(state);
     }
@@ -194,10 +192,6 @@ deadline = "300ms"
     }
 
     impl Progress for Listener {
-        fn note(&mut self, _: &str) {}
-
-        fn tick(&mut self, _: &Tick<'_>) {}
-
         fn interrupted(&self) -> bool {
             self.interrupted_by.is_some_and(|way| self.records.get(&way) > Some(&5))
         }

@@ -8,13 +8,13 @@ use crate::baseline::Way;
 use crate::emulator::LinkReport;
 use crate::traffic::FlowReport;
 
-/// Told what goes on.
+/// Told what goes on; what nobody cares for is ignored.
 pub trait Progress {
     /// Something worth a line.
-    fn note(&mut self, line: &str);
+    fn note(&mut self, _line: &str) {}
 
     /// Traffic flows; called about four times a second of the world's time.
-    fn tick(&mut self, state: &Tick<'_>);
+    fn tick(&mut self, _state: &Tick<'_>) {}
 
     /// Figures so far of one way, for whoever keeps them: called at every tick, and once more when
     /// all that may still come has come. Asking for them costs time.
@@ -25,6 +25,12 @@ pub trait Progress {
         false
     }
 }
+
+/// Waits for the result alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Progress for Silent {}
 
 /// What was measured so far, all counted since traffic began or before.
 #[derive(Clone, Debug, Default)]

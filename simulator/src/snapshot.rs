@@ -98,16 +98,8 @@ mod tests {
     use tradewind_relay::api::types::ExportedPop;
 
     use super::*;
-    use crate::progress::{Progress, Tick};
+    use crate::progress::Silent;
     use crate::simulation;
-
-    struct Silent;
-
-    impl Progress for Silent {
-        fn note(&mut self, _: &str) {}
-
-        fn tick(&mut self, _: &Tick<'_>) {}
-    }
 
     /// As a relay answers: three PoPs in a row, one link down, one to a relay that is gone.
     fn export(load_mbps: f64) -> Export {

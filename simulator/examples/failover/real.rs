@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use tradewind_simulator::emulation;
 use tradewind_simulator::emulator::EmulatorHealth;
 use tradewind_simulator::outcome::RouteAt;
-use tradewind_simulator::progress::{Progress, Tick};
+use tradewind_simulator::progress::Silent;
 use tradewind_simulator::relays::RealRelays;
 use tradewind_simulator::world::World;
 
@@ -101,7 +101,7 @@ fn run(
     place: u64,
 ) -> anyhow::Result<Option<Outcome>> {
     let world = World::parse("bench-failover", &world(mesh, path, at, failing, place)?)?;
-    let outcome = emulation::run(&world, &RealRelays, &mut Quiet)?;
+    let outcome = emulation::run(&world, &RealRelays, &mut Silent)?;
     let flow = outcome.flows.first().context("no flow")?;
     let before = flow.routes.iter().rfind(|route: &&RouteAt| route.at < CALM);
     let taken = before
@@ -154,13 +154,4 @@ fn world(
         Fault::OneWay => writeln!(text, "cut = \"{near}>{far}\"")?,
     }
     Ok(text)
-}
-
-/// Says nothing.
-struct Quiet;
-
-impl Progress for Quiet {
-    fn note(&mut self, _line: &str) {}
-
-    fn tick(&mut self, _state: &Tick<'_>) {}
 }

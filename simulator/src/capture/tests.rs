@@ -12,7 +12,7 @@ use tradewind_proto::units::Timestamp;
 use super::*;
 use crate::link::Delivery;
 use crate::outcome::Outcome;
-use crate::progress::{Progress, Tick};
+use crate::progress::Silent;
 use crate::simulation;
 
 const WORLD: &str = r#"
@@ -54,14 +54,6 @@ impl Write for Memory {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
 }
 
 /// A packet as another reader of pcapng understands it.

@@ -1,15 +1,7 @@
 use super::*;
 use crate::outcome::{FlowOutcome, RouteAt};
-use crate::progress::Tick;
+use crate::progress::Silent;
 use crate::world::Fidelity;
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
-}
 
 fn world(text: &str, fidelity: Fidelity) -> World {
     World { fidelity, ..World::parse("test", text).unwrap() }

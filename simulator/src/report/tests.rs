@@ -2,15 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::baseline::{self, Way};
-use crate::progress::{Progress, Tick};
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
-}
+use crate::progress::Silent;
 
 fn report_of(world: &World) -> (Report, Outcome) {
     let mut silent = Silent;

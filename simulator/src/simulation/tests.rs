@@ -1,14 +1,6 @@
 use super::*;
 use crate::outcome::RouteAt;
-use crate::progress::Tick;
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
-}
+use crate::progress::{Silent, Tick};
 
 const WORLD: &str = r#"
 [run]

@@ -20,7 +20,7 @@ pub use axis::Axis;
 pub use estimate::{Estimate, Figures};
 pub use result::{Point, RunAt, SweepResult};
 
-use crate::progress::{Progress, Tick};
+use crate::progress::Progress;
 use crate::simulation;
 use crate::world::{World, WorldError};
 
@@ -51,10 +51,6 @@ pub trait Observer: Sync {
 struct Within<'a>(&'a dyn Observer);
 
 impl Progress for Within<'_> {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
-
     fn interrupted(&self) -> bool {
         self.0.interrupted()
     }

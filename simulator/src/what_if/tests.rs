@@ -1,5 +1,5 @@
 use super::*;
-use crate::progress::{Progress, Tick};
+use crate::progress::Silent;
 use crate::simulation;
 use crate::world::World;
 
@@ -62,14 +62,6 @@ at = "1s"
 degrade = ["b", "d"]
 loss = 0.1
 "#;
-
-struct Silent;
-
-impl Progress for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn tick(&mut self, _: &Tick<'_>) {}
-}
 
 fn world() -> World {
     World::parse("diamond.toml", WORLD).unwrap()

@@ -14,52 +14,48 @@ pub struct BuiltIn {
     pub text: &'static str,
 }
 
+/// A file `worlds/NAME.toml` and what it is.
+macro_rules! world {
+    ($name:literal, $about:literal) => {
+        BuiltIn {
+            name: $name,
+            about: $about,
+            text: include_str!(concat!("../../worlds/", $name, ".toml")),
+        }
+    };
+}
+
 /// All worlds that are part of this program, the smaller ones first.
 pub const WORLDS: &[BuiltIn] = &[
-    BuiltIn {
-        name: "triangle",
-        about: "three PoPs, a slow and lossy direct link, a better way around",
-        text: include_str!("../../worlds/triangle.toml"),
-    },
-    BuiltIn {
-        name: "demo",
-        about: "five cities in Asia, a bad direct path, a relay that dies",
-        text: include_str!("../../worlds/demo.toml"),
-    },
-    BuiltIn {
-        name: "atlantic",
-        about: "fourteen cities around the North Atlantic, whose main crossing turns bad for a while",
-        text: include_str!("../../worlds/atlantic.toml"),
-    },
-    BuiltIn {
-        name: "clouds-20",
-        about: "twenty regions of three clouds over the world, a relay that dies",
-        text: include_str!("../../worlds/clouds-20.toml"),
-    },
-    BuiltIn {
-        name: "geant",
-        about: "the European research network of 2012, 37 PoPs, a line cut for a while",
-        text: include_str!("../../worlds/geant.toml"),
-    },
-    BuiltIn {
-        name: "cities-100",
-        about: "a hundred cities near most people, a relay that dies",
-        text: include_str!("../../worlds/cities-100.toml"),
-    },
-    BuiltIn {
-        name: "planet-200",
-        about: "two hundred cities, measured latencies or distances, a continent cut off",
-        text: include_str!("../../worlds/planet-200.toml"),
-    },
+    world!("triangle", "three PoPs, a slow and lossy direct link, a better way around"),
+    world!("demo", "five cities in Asia, a bad direct path, a relay that dies"),
+    world!(
+        "atlantic",
+        "fourteen cities around the North Atlantic, whose main crossing turns bad for a while"
+    ),
+    world!("clouds-20", "twenty regions of three clouds over the world, a relay that dies"),
+    world!("geant", "the European research network of 2012, 37 PoPs, a line cut for a while"),
+    world!("cities-100", "a hundred cities near most people, a relay that dies"),
+    world!(
+        "planet-200",
+        "two hundred cities, measured latencies or distances, a continent cut off"
+    ),
 ];
 
+/// A file below `data/`, by its name there.
+macro_rules! data {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../data/", $name)))
+    };
+}
+
 const DATA: &[(&str, &str)] = &[
-    ("places/cities.csv", include_str!("../../data/places/cities.csv")),
-    ("places/clouds.csv", include_str!("../../data/places/clouds.csv")),
-    ("places/planet.csv", include_str!("../../data/places/planet.csv")),
-    ("latency/cities_2018.csv", include_str!("../../data/latency/cities_2018.csv")),
-    ("latency/clouds_2022.csv", include_str!("../../data/latency/clouds_2022.csv")),
-    ("topologies/geant2012.graphml", include_str!("../../data/topologies/geant2012.graphml")),
+    data!("places/cities.csv"),
+    data!("places/clouds.csv"),
+    data!("places/planet.csv"),
+    data!("latency/cities_2018.csv"),
+    data!("latency/clouds_2022.csv"),
+    data!("topologies/geant2012.graphml"),
 ];
 
 /// The text of the world of that name, or what to say if there is none.
