@@ -10,7 +10,7 @@ use tradewind_router::metric::Metric;
 use crate::outcome::Outcome;
 use crate::progress::{Figures, Progress, Tick};
 use crate::simulation;
-use crate::world::World;
+use crate::world::{Happening, World};
 
 /// A way from end to end, in the order of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -66,9 +66,9 @@ impl Way {
         }
     }
 
-    /// `world` as it is run for this way.
-    fn world(self, world: &World) -> World {
-        let mut world = world.clone();
+    /// `world`, of which `outcome` came, as it is run for this way.
+    fn world(self, world: &World, outcome: &Outcome) -> World {
+        let mut world = as_it_happened(world, outcome);
         match self {
             Self::Routed => world.recovery = Recovery::None,
             Self::Rtt => world.metric = Metric::RoundTrip,
@@ -82,6 +82,28 @@ impl Way {
         }
         world
     }
+}
+
+/// The same relays die whatever the route is now: else ways would be compared after different
+/// failures.
+fn as_it_happened(world: &World, outcome: &Outcome) -> World {
+    let mut world = world.clone();
+    let carrier = |name: &str, at: Duration| {
+        let flow = outcome.flows.iter().find(|flow| flow.traffic.name == name)?;
+        let route = flow.routes.iter().take_while(|route| route.at <= at).last()?;
+        match route.path.as_deref()? {
+            [_, relay, .., _] => Some(relay.clone()),
+            _ => None,
+        }
+    };
+    for event in &mut world.events {
+        if let Happening::KillRelayOf(name) = &event.what
+            && let Some(relay) = carrier(name, event.at)
+        {
+            event.what = Happening::Kill(relay);
+        }
+    }
+    world
 }
 
 /// Runs `world`, and again for each of the `baselines`.
@@ -117,7 +139,7 @@ pub fn compare(
             break;
         }
         progress.note(&format!("once more for \"{}\": {}", way.name(), way.meaning()));
-        let rerun = simulation::run(&way.world(world), &mut Rerun { way, progress })?;
+        let rerun = simulation::run(&way.world(world, outcome), &mut Rerun { way, progress })?;
         if !rerun.interrupted() {
             for (flow, again) in outcome.flows.iter_mut().zip(rerun.flows) {
                 flow.baselines.insert(way, again.overlay);
@@ -146,6 +168,12 @@ impl Progress for Rerun<'_> {
     fn record(&mut self, way: Way, at: Duration, figures: &mut dyn FnMut() -> Figures) {
         if way == Way::Overlay {
             self.progress.record(self.way, at, figures);
+        }
+    }
+
+    fn record_last(&mut self, way: Way, at: Duration, figures: &mut dyn FnMut() -> Figures) {
+        if way == Way::Overlay {
+            self.progress.record_last(self.way, at, figures);
         }
     }
 }
@@ -250,6 +278,17 @@ deadline = "300ms"
             assert!(rtt.delay_p99_ms() > overlay.delay_p99_ms(), "{fidelity}: {rtt:?}");
             assert!(wire[1] as f64 > 1.03 * wire[0] as f64, "{fidelity}: {wire:?}");
         }
+    }
+
+    #[test]
+    fn every_way_loses_the_relay_that_the_overlay_lost() {
+        let kill = "[[event]]\nat = \"1s\"\nkill_relay_of = \"media\"\n";
+        let world = World::parse("test", &format!("{WORLD}{kill}")).unwrap();
+        let outcome = run(&world, &[], &mut Listener::default()).unwrap();
+        let relay: tradewind_proto::units::PopId = "x".parse().unwrap();
+        assert!(outcome.happened[0].1.contains("relay x killed"), "{:?}", outcome.happened);
+        let again = Way::Routed.world(&world, &outcome);
+        assert_eq!(again.events[0].what, Happening::Kill(relay));
     }
 
     #[test]

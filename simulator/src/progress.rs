@@ -16,9 +16,14 @@ pub trait Progress {
     /// Traffic flows; called about four times a second of the world's time.
     fn tick(&mut self, _state: &Tick<'_>) {}
 
-    /// Figures so far of one way, for whoever keeps them: called at every tick, and once more when
-    /// all that may still come has come. Asking for them costs time.
+    /// Figures so far of one way, for whoever keeps them: called at every tick. Asking for them
+    /// costs time.
     fn record(&mut self, _way: Way, _at: Duration, _figures: &mut dyn FnMut() -> Figures) {}
+
+    /// The same once more, when all that may still come has come.
+    fn record_last(&mut self, way: Way, at: Duration, figures: &mut dyn FnMut() -> Figures) {
+        self.record(way, at, figures);
+    }
 
     /// Whether to end early, with the result so far.
     fn interrupted(&self) -> bool {

@@ -32,7 +32,7 @@ pub trait Stage {
     fn set(&mut self, link: &LinkId, spec: &LinkSpec);
 }
 
-/// Makes an event happen, and says what came of it.
+/// Makes an event happen, and says what came of it; nothing of one that is not told.
 ///
 /// # Errors
 ///

@@ -200,8 +200,10 @@ impl Run<'_> {
     fn happen(&mut self, event: &Event, progress: &mut dyn Progress) -> anyhow::Result<()> {
         let line = script::perform(self, self.world, event)?;
         let at = self.elapsed();
-        progress.note(&format!("{:6.2} s  {line}", at.as_secs_f64()));
-        self.happened.push((at, line));
+        if !line.is_empty() {
+            progress.note(&format!("{:6.2} s  {line}", at.as_secs_f64()));
+            self.happened.push((at, line));
+        }
         Ok(())
     }
 

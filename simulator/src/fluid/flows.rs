@@ -233,6 +233,11 @@ impl Flow {
         self.tally = tally;
     }
 
+    /// Until when what was sent is in the tally.
+    pub(super) fn flushed(&self) -> Timestamp {
+        self.since.min(self.span.1)
+    }
+
     /// Adds what was sent until `until` and is not in the tally yet; since when nothing is missing.
     fn record(&self, until: Timestamp, tally: &mut Tally) -> Timestamp {
         let (from, until) = (self.since.max(self.span.0), until.min(self.span.1));

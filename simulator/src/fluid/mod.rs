@@ -29,16 +29,13 @@ use tradewind_proto::units::{PopId, Timestamp};
 use tradewind_relay::node::{Mesh, mesh};
 use tradewind_router::explain::{Explanation, Target};
 
-use crate::baseline::Way;
 use crate::emulator::LinkReport;
 use crate::link::{LinkCounters, LinkSpec, stream_seed};
 use crate::outcome::{LivenessAt, Outcome};
 use crate::overlay::START;
-use crate::progress::{Figures, Progress};
+use crate::progress::Progress;
 use crate::script::Stage;
-use crate::simulation::{
-    LINGER, Runner, labels, merged_rows, play, policies, policy_of, present_route,
-};
+use crate::simulation::{LINGER, Runner, labels, play, policies, policy_of, present_route};
 use crate::traffic::FlowReport;
 use crate::world::{LinkId, Traffic, World};
 
@@ -339,7 +336,7 @@ impl Runner for Run<'_> {
     }
 
     fn sent(&self, flow: usize) -> u64 {
-        sent(&self.world.traffic[flow], self.net.now.since(self.begun))
+        sent(&self.world.traffic[flow], self.flows[flow].flushed().since(self.begun))
     }
 
     fn in_time(&self, flow: usize) -> u64 {
@@ -376,11 +373,7 @@ impl Runner for Run<'_> {
     }
 
     fn direct(&self, lasted: Duration, progress: &mut dyn Progress) -> Vec<Option<FlowReport>> {
-        let direct = direct::run(self.world, lasted);
-        let rows = merged_rows(self.world, |at| direct[at].clone());
-        progress
-            .record(Way::Direct, lasted, &mut || Figures { rows: rows.clone(), links: Vec::new() });
-        direct
+        direct::run(self.world, lasted, progress)
     }
 }
 

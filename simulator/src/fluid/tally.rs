@@ -126,13 +126,11 @@ impl Tally {
         last_sent: Option<Timestamp>,
         rng: &mut SmallRng,
     ) -> FlowReport {
-        let round = |expected: f64, rng: &mut SmallRng| {
-            (expected + rng.random::<f64>()).floor().max(0.0) as u64
-        };
-        let lost = round((sent as f64 - self.delivered).max(0.0), rng).min(sent);
-        let delivered = sent - lost;
-        let late = round((self.delivered - self.in_time).max(0.0), rng).min(delivered);
-        let in_time = delivered - late;
+        // One number for both, and the same whenever the generator is: neither count ever falls.
+        let dice: f64 = rng.random();
+        let whole = |expected: f64| ((expected - dice).ceil().max(0.0) as u64).min(sent);
+        let delivered = whole(self.delivered);
+        let in_time = whole(self.in_time).min(delivered);
         let begun = self.first_sent.zip(last_sent);
         let silence = begun.map_or(0.0, |(first, last)| {
             last.since(first).as_secs_f64() - self.last_in_time.unwrap_or(0.0)

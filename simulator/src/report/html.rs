@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use tradewind_router::explain::{Explanation, PathView};
+use tradewind_proto::link::Recovery;
 
-use super::map;
-use super::plots::{self, Line};
+use super::plots::{self, Line, Mark};
+use super::routes::Routes;
 use super::series::Recorder;
+use super::{map, worst};
 use crate::baseline::Way;
-use crate::outcome::{FlowOutcome, Outcome, RouteAt, Row, WireUse};
+use crate::outcome::{Outcome, Row, WireUse};
 use crate::traffic::FlowReport;
-use crate::world::World;
+use crate::world::{Fidelity, World};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -20,10 +21,6 @@ const SCRIPT: &str = include_str!("script.js");
 const MOST_PLOTTED: usize = 12;
 /// Rows of the table.
 const MOST_ROWS: usize = 200;
-/// Routes that are explained.
-const MOST_EXPLAINED: usize = 40;
-/// Pairs that did worst.
-const WORST: usize = 10;
 /// Events listed.
 const MOST_EVENTS: usize = 200;
 
@@ -42,9 +39,25 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// A number with commas between the thousands.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let comma = |at: usize| at > 0 && (digits.len() - at).is_multiple_of(3);
+    let each =
+        digits.char_indices().map(|(at, c)| if comma(at) { format!(",{c}") } else { c.into() });
+    each.collect()
+}
+
+/// `1 route`, `2 routes`.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{} {what}{end}", grouped(number as u64))
+}
+
 /// The whole page.
 pub(super) fn page(world: &World, outcome: &Outcome, recorder: &Recorder<'_>) -> String {
     let rows = outcome.rows();
+    let routes = Routes::new(outcome);
     let name = escaped(&world.name);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
@@ -52,13 +65,14 @@ pub(super) fn page(world: &World, outcome: &Outcome, recorder: &Recorder<'_>) ->
          <title>{name} - Tradewind simulation</title><style>{STYLE}</style></head><body><main>"
     );
     page += &head(world, outcome);
+    page += &verdict(&rows);
     page += &tiles(&rows, outcome);
-    page += &table(&rows, outcome);
+    page += &table(&rows, outcome, &routes);
     page += &map_section(world, outcome);
-    page += &plots_section(&rows, outcome, recorder);
-    page += &worst_section(outcome);
-    page += &routes_section(outcome);
+    page += &plots_section(world, &rows, outcome, recorder);
     page += &events_section(outcome);
+    page += &worst::section(outcome, &routes);
+    page += &routes.section();
     let _ = writeln!(
         page,
         "<footer>Written by tradewind-sim {}. Coast: Natural Earth, public domain, by way of \
@@ -74,34 +88,63 @@ fn head(world: &World, outcome: &Outcome) -> String {
         true => format!(", ended early after {:.1} s", outcome.lasted.as_secs_f64()),
         false => String::new(),
     };
+    let fidelity = match world.fidelity {
+        Fidelity::Packet => "every packet simulated",
+        Fidelity::Flow => "flows simulated as rates",
+    };
+    let recovery = match world.recovery {
+        Recovery::Plan => String::new(),
+        Recovery::ArqOnly => ", repair by repeats alone".into(),
+        Recovery::FixedFec { parity } => format!(", repair by {:.0} % parity", parity * 100.0),
+        Recovery::None => ", nothing repaired".into(),
+    };
     format!(
-        "<header><div><h1>{}</h1><div class=\"soft\">{} PoPs, {} directed links, flows: {}, events: {}; \
-         {} s of traffic after {} s of warm-up{cut}; seed {}; tradewind-sim {}</div></div>\
+        "<header><div><h1>{}</h1><div class=\"soft\">{}, {}, {}, {}; \
+         {} s of traffic after {} s of warm-up{cut}; {fidelity}{recovery}; seed {}</div></div>\
          <button id=\"theme\" type=\"button\">Light / dark</button></header>",
         escaped(&world.name),
-        world.pops.len(),
-        world.links.len(),
-        world.traffic.len(),
-        world.events.len(),
+        counted(world.pops.len(), "PoP"),
+        counted(world.links.len(), "one-way link"),
+        counted(world.traffic.len(), "flow"),
+        counted(outcome.happened.len(), "event"),
         world.duration.as_secs_f64(),
         world.warmup.as_secs_f64(),
         world.seed,
-        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// The run in a sentence.
+fn verdict(rows: &[Row<'_>]) -> String {
+    let totals = totals(rows);
+    let missed = |way: Way| {
+        let (_, report) = totals.iter().find(|(other, _)| *other == way)?;
+        Some((report.sent - report.in_time, report.sent))
+    };
+    let of = |(missed, sent)| format!("{} of {}", grouped(missed), grouped(sent));
+    let Some(overlay) = missed(Way::Overlay) else { return String::new() };
+    let others =
+        [(Way::Direct, "the direct links"), (Way::Routed, "the same overlay without repair")];
+    let others = others.iter().filter_map(|(way, name)| Some((missed(*way)?, name)));
+    let others = others.map(|(count, name)| format!("; over {name} {}", of(count)));
+    format!(
+        "<p class=\"verdict\">Over the overlay <b>{} packets</b> were lost or late{}.</p>",
+        of(overlay),
+        others.collect::<String>(),
     )
 }
 
 /// Cut, not rounded: 100 means all.
-fn percent(share: f64, digits: i32) -> String {
+pub(super) fn percent(share: f64, digits: i32) -> String {
     let scale = 10f64.powi(digits);
     let cut = (share * 100.0 * scale + 1e-9).floor() / scale;
     format!("{cut:.*}", digits.unsigned_abs() as usize)
 }
 
-fn ms(delay: Option<f64>) -> String {
+pub(super) fn ms(delay: Option<f64>) -> String {
     delay.map_or("-".into(), |ms| format!("{ms:.1}"))
 }
 
-fn lost_share(report: &FlowReport) -> f64 {
+pub(super) fn lost_share(report: &FlowReport) -> f64 {
     report.lost() as f64 / report.sent.max(1) as f64
 }
 
@@ -157,34 +200,34 @@ fn tiles(rows: &[Row<'_>], outcome: &Outcome) -> String {
     out + "</div>"
 }
 
-fn table(rows: &[Row<'_>], outcome: &Outcome) -> String {
+fn table(rows: &[Row<'_>], outcome: &Outcome, routes: &Routes<'_>) -> String {
     let mut out = String::from(
         "<section><h2>Against the baselines</h2><div class=\"wide\"><table><thead><tr>\
          <th class=\"l\">flow</th><th class=\"l\">way</th><th>in time %</th><th>median ms</th>\
-         <th>90 % ms</th><th>99 % ms</th><th>99.9 % ms</th><th>longest gap ms</th><th>lost %</th>\
-         <th>sent</th></tr></thead><tbody>",
+         <th>90th ms</th><th>99th ms</th><th>99.9th ms</th><th>longest gap ms</th><th>lost %</th>\
+         <th>packets sent</th></tr></thead><tbody>",
     );
-    for (nth, row) in rows.iter().take(MOST_ROWS).enumerate() {
+    for row in rows.iter().take(MOST_ROWS) {
         let name = match row.single() {
-            Some(_) => escaped(row.name),
-            None => format!(
-                "{} <span class=\"soft\">{} flows</span>",
-                escaped(row.name),
-                row.flows.len()
-            ),
+            Some(flow) => routes.link(flow, row.name),
+            None => {
+                let flows = counted(row.flows.len(), "flow");
+                format!("{} <span class=\"soft\">{flows}</span>", escaped(row.name))
+            }
         };
-        table_rows(&mut out, &name, row.ways(), (row.single().is_some()).then_some(nth));
+        table_rows(&mut out, &name, row.ways());
     }
     let all = totals(rows);
     if rows.len() > 1 {
-        table_rows(&mut out, "all", all.iter().map(|(way, report)| (*way, report)), None);
+        table_rows(&mut out, "all", all.iter().map(|(way, report)| (*way, report)));
     }
     out += "</tbody></table></div>";
     if rows.len() > MOST_ROWS {
         let more = rows.len() - MOST_ROWS;
-        let _ = write!(out, "<p class=\"soft\">and {more} more, in summary.json</p>");
+        let more = counted(more, "more row");
+        let _ = write!(out, "<p class=\"soft\">{more} in summary.json</p>");
     }
-    out += "<div class=\"legend\" style=\"margin-top:12px\">";
+    out += "<div class=\"legend ways\">";
     for (way, report) in &all {
         let wire = wire(*way, report, outcome)
             .map_or(String::new(), |wire| format!(", {wire:.2} bytes on a link per payload byte"));
@@ -202,21 +245,15 @@ fn table(rows: &[Row<'_>], outcome: &Outcome) -> String {
     out + "</section>"
 }
 
-fn table_rows<'r>(
-    out: &mut String,
-    name: &str,
-    ways: impl Iterator<Item = (Way, &'r FlowReport)>,
-    route: Option<usize>,
-) {
+fn table_rows<'r>(out: &mut String, name: &str, ways: impl Iterator<Item = (Way, &'r FlowReport)>) {
     for (nth, (way, report)) in ways.enumerate() {
         let shown = if nth == 0 { name } else { "" };
         let quantile = |q| ms(report.delays.quantile(q).map(|delay| delay.as_secs_f64() * 1e3));
         let way = way.name();
         let last = if way == "overlay" { "overlay last" } else { "" };
-        let link = route.map_or(String::new(), |nth| format!(" data-route=\"route-{nth}\""));
         let _ = write!(
             out,
-            "<tr class=\"{last}\"{link}><td class=\"l\">{shown}</td><td class=\"l\">\
+            "<tr class=\"{last}\"><td class=\"l\">{shown}</td><td class=\"l\">\
              <i class=\"way {way}\"></i>{way}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td>{}</td><td>{:.0}</td><td>{:.3}</td><td>{}</td></tr>",
             percent(report.in_time_share(), 3),
@@ -226,21 +263,21 @@ fn table_rows<'r>(
             quantile(0.999),
             report.longest_gap_ms(),
             lost_share(report) * 100.0,
-            report.sent,
+            grouped(report.sent),
         );
     }
 }
 
 fn map_section(world: &World, outcome: &Outcome) -> String {
+    let key =
+        |(nth, loss): (usize, &str)| format!("<span><i class=\"key q{nth}\"></i>{loss}</span>");
+    let losses = ["under 1 % lost", "1 to 5 %", "5 to 15 %", "15 % and more"];
     format!(
-        "<section><h2>Paths in use</h2><figure>{}</figure><div class=\"legend\">\
-         <span><i class=\"key\" style=\"background:var(--good)\"></i>link lost under 1 %</span>\
-         <span><i class=\"key\" style=\"background:var(--fair)\"></i>1 to 5 %</span>\
-         <span><i class=\"key\" style=\"background:var(--poor)\"></i>5 to 15 %</span>\
-         <span><i class=\"key\" style=\"background:var(--bad)\"></i>15 % and more</span>\
-         <span>the wider, the more payload; filled PoPs have flows of their own; open a route \
-         below to see it alone</span></div></section>",
-        map::svg(world, outcome)
+        "<section><h2>Paths in use</h2><div class=\"wide\">{}</div><div class=\"legend\">{}\
+         <span>the wider, the more payload</span><span><i class=\"dot end\"></i>has flows of its own\
+         </span><span><i class=\"dot\"></i>has none</span></div></section>",
+        map::svg(world, outcome),
+        losses.into_iter().enumerate().map(key).collect::<String>(),
     )
 }
 
@@ -249,10 +286,25 @@ fn legend(ways: impl Iterator<Item = Way>) -> String {
     format!("<div class=\"legend\">{}</div>", ways.map(entry).collect::<String>())
 }
 
-fn plots_section(rows: &[Row<'_>], outcome: &Outcome, recorder: &Recorder<'_>) -> String {
+/// The events, by their numbers in [`events_section`]; those of an instant are one.
+fn marks(outcome: &Outcome) -> Vec<Mark> {
+    let events = outcome.happened.iter().zip(1..);
+    let mut marks: Vec<Mark> = events
+        .map(|((at, _), nth)| Mark { at: at.as_secs_f64(), label: nth.to_string() })
+        .collect();
+    marks.dedup_by(|next, before| next.at == before.at);
+    marks
+}
+
+fn plots_section(
+    world: &World,
+    rows: &[Row<'_>],
+    outcome: &Outcome,
+    recorder: &Recorder<'_>,
+) -> String {
     let mut out = String::from("<section><h2>Delay and delivery</h2>");
-    let mut events: Vec<Duration> = outcome.happened.iter().map(|(at, _)| *at).collect();
-    events.dedup();
+    let marks = marks(outcome);
+    let events = if marks.is_empty() { "" } else { "; dashed: the events below" };
     out += &legend(totals(rows).into_iter().map(|(way, _)| way));
     for (nth, row) in rows.iter().enumerate().take(MOST_PLOTTED) {
         let deadlines: BTreeSet<Duration> =
@@ -264,9 +316,12 @@ fn plots_section(rows: &[Row<'_>], outcome: &Outcome, recorder: &Recorder<'_>) -
         let mut delays = Vec::new();
         for (way, report) in row.ways() {
             let Some(track) = recorder.track(way) else { continue };
-            let usual = report.delays.quantile(0.5).unwrap_or_default();
+            let usual = match world.fidelity {
+                Fidelity::Packet => report.delays.quantile(0.5).unwrap_or_default(),
+                Fidelity::Flow => Duration::ZERO, // what comes of packets is counted when they leave
+            };
             shares.push(plots::share_over_time(way, track, nth, usual));
-            delays.push(plots::delay_over_time(way, track, nth));
+            delays.extend(plots::delay_over_time(way, track, nth));
         }
         let _ = write!(out, "<h3>{}</h3><div class=\"plots\">", escaped(row.name));
         let late = deadline.map_or(String::new(), |deadline| {
@@ -275,26 +330,30 @@ fn plots_section(rows: &[Row<'_>], outcome: &Outcome, recorder: &Recorder<'_>) -
         figure(
             &mut out,
             &plots::distribution(&missing, deadline),
-            &format!("Share of packets sent that had not come within a delay{late}"),
+            &format!("Packets sent that had not come within a delay{late}"),
         );
         if let Some(longest) = longest(&delays) {
             let least = shares.iter().flat_map(|line| &line.points).map(|(_, share)| *share);
             let least = (least.fold(100.0, f64::min) - 2.0).clamp(0.0, 98.0);
             let plot =
-                |lines: &[Line], y, unit| plots::over_time(lines, outcome.lasted, y, unit, &events);
+                |lines: &[Line], y, unit| plots::over_time(lines, outcome.lasted, y, unit, &marks);
             figure(
                 &mut out,
                 &plot(&shares, least..100.0, "%"),
-                "In time, of a second each; dashed: events",
+                &format!("Packets in time, of those sent within a second{events}"),
             );
-            let caption = "99th percentile of delay; dashed: events";
-            figure(&mut out, &plot(&delays, 0.0..longest * 1.1, "ms"), caption);
+            figure(
+                &mut out,
+                &plot(&delays, 0.0..longest * 1.1, "ms"),
+                &format!("99th percentile of delay{events}"),
+            );
         }
         out += "</div>";
     }
     if rows.len() > MOST_PLOTTED {
         let more = rows.len() - MOST_PLOTTED;
-        let _ = write!(out, "<p class=\"soft\">{more} more are in series.csv</p>");
+        let more = counted(more, "more row");
+        let _ = write!(out, "<p class=\"soft\">{more} in series.csv</p>");
     }
     out + "</section>"
 }
@@ -308,202 +367,24 @@ fn figure(out: &mut String, svg: &str, caption: &str) {
     let _ = write!(out, "<figure>{svg}<figcaption>{caption}</figcaption></figure>");
 }
 
-/// The flows that did worst, one of each pair of ends.
-fn worst_section(outcome: &Outcome) -> String {
-    let mut flows: Vec<&FlowOutcome> = outcome.flows.iter().collect();
-    let p99 = |flow: &FlowOutcome| flow.overlay.delay_p99_ms().unwrap_or(f64::INFINITY);
-    flows.sort_by(|a, b| {
-        let share = a.overlay.in_time_share().total_cmp(&b.overlay.in_time_share());
-        share.then(p99(b).total_cmp(&p99(a)))
-    });
-    let mut seen = BTreeSet::new();
-    flows.retain(|flow| seen.insert((&flow.traffic.from, &flow.traffic.to)));
-    let mut out = format!(
-        "<section><h2>The worst {} pairs, and why</h2><div class=\"wide\"><table><thead><tr>\
-         <th class=\"l\">from &gt; to</th><th>in time %</th><th>99 % ms</th><th>lost %</th>\
-         <th class=\"l\">why</th></tr></thead><tbody>",
-        flows.len().min(WORST)
-    );
-    for flow in flows.into_iter().take(WORST) {
-        let _ = write!(
-            out,
-            "<tr><td class=\"l\">{} &gt; {}</td><td>{}</td><td>{}</td><td>{:.3}</td>\
-             <td class=\"l w\">{}</td></tr>",
-            flow.traffic.from,
-            flow.traffic.to,
-            percent(flow.overlay.in_time_share(), 3),
-            ms(flow.overlay.delay_p99_ms()),
-            lost_share(&flow.overlay) * 100.0,
-            escaped(&reasons(flow, outcome)),
-        );
-    }
-    out + "</tbody></table></div></section>"
-}
-
-/// What stood in the way of a flow, as far as the run shows it.
-fn reasons(flow: &FlowOutcome, outcome: &Outcome) -> String {
-    let mut reasons = Vec::new();
-    let ends = flow.routes.iter().skip(1).map(|route| route.at).chain([outcome.lasted]);
-    let without = flow.routes.iter().zip(ends).filter(|(route, _)| route.path.is_none());
-    let without: Duration = without.map(|(route, until)| until.saturating_sub(route.at)).sum();
-    if !without.is_zero() {
-        reasons.push(format!("no route for {:.1} s", without.as_secs_f64()));
-    }
-    let gap = flow.overlay.longest_gap;
-    if gap > flow.traffic.interval * 4 + Duration::from_millis(20) {
-        let ms = gap.as_secs_f64() * 1e3;
-        reasons.push(format!("the longest gap lasted {ms:.0} ms"));
-    }
-    if flow.overlay.delay_p99_ms() > Some(flow.traffic.deadline.as_secs_f64() * 1e3) {
-        reasons.push("more than one packet in a hundred came after the deadline".into());
-    }
-    let used: BTreeSet<(&str, &str)> = flow
-        .routes
-        .iter()
-        .filter_map(|route| route.path.as_ref())
-        .flat_map(|path| path.windows(2).map(|hop| (hop[0].as_str(), hop[1].as_str())))
-        .collect();
-    let mut links: Vec<(f64, String)> = Vec::new();
-    for link in &outcome.links {
-        let (from, to) = (link.link.0.as_str(), link.link.1.as_str());
-        let counters = &link.counters;
-        let share = |part: u64| part as f64 / counters.offered.max(1) as f64;
-        if used.contains(&(from, to)) && share(counters.dropped()) >= 0.005 {
-            let full = if share(counters.queue_full) > 0.002 { ", its queue was full" } else { "" };
-            let loss = share(counters.dropped());
-            links.push((loss, format!("{from} > {to} dropped {:.1} %{full}", loss * 100.0)));
-        }
-    }
-    links.sort_by(|a, b| b.0.total_cmp(&a.0));
-    reasons.extend(links.into_iter().take(3).map(|(_, reason)| reason));
-    let changes = flow.routes.len().saturating_sub(1);
-    if changes > 0 {
-        reasons.push(format!("{changes} changes of route"));
-    }
-    if reasons.is_empty() { "nothing went wrong".into() } else { reasons.join("; ") }
-}
-
-fn path_text(route: &RouteAt) -> String {
-    escaped(&route.path_text())
-}
-
-fn routes_section(outcome: &Outcome) -> String {
-    let mut out = String::from(
-        "<section><h2>Routes</h2><p class=\"soft\">As the ingress relay's own router explains them at \
-         the end of the run.</p>",
-    );
-    let rows = outcome.rows();
-    let mut shown = 0;
-    for (nth, row) in rows.iter().enumerate() {
-        for flow in row.flows.iter().filter(|flow| flow.why.is_some()) {
-            if shown == MOST_EXPLAINED {
-                break;
-            }
-            shown += 1;
-            let last = flow.routes.last();
-            let path = last.and_then(|route| route.path.as_ref());
-            let path = path.map_or(String::new(), |path| {
-                path.iter().map(|pop| pop.as_str()).collect::<Vec<_>>().join(" ")
-            });
-            let id =
-                if row.single().is_some() { format!(" id=\"route-{nth}\"") } else { String::new() };
-            let _ = write!(
-                out,
-                "<details{id} data-path=\"{path}\"><summary><b>{}</b><span class=\"soft\">{}</span>\
-                 </summary>",
-                escaped(&flow.traffic.name),
-                last.map_or("none".into(), path_text),
-            );
-            if let Some(why) = &flow.why {
-                explanation(&mut out, why);
-            }
-            for route in flow.routes.iter().skip(1).take(20) {
-                let at = route.at.as_secs_f64();
-                let _ =
-                    write!(out, "<div class=\"soft\">from {at:.2} s: {}</div>", path_text(route));
-            }
-            out += "</details>";
-        }
-    }
-    out + "</section>"
-}
-
-fn explanation(out: &mut String, why: &Explanation) {
-    let _ = write!(
-        out,
-        "<p>{}</p><div class=\"wide\"><table><thead><tr><th class=\"l\">path</th><th>metric ms</th>\
-         <th>delay</th><th>jitter</th><th>recovery</th><th>residual loss</th><th>capacity</th>\
-         <th>relays</th><th>loss %</th><th class=\"l\">why</th></tr></thead><tbody>",
-        escaped(&why.summary)
-    );
-    if let Some(chosen) = &why.chosen {
-        path_row(out, &chosen.path, "in use");
-    }
-    if let Some(backup) = &why.backup {
-        path_row(out, backup, "backup");
-    }
-    for other in &why.alternates {
-        path_row(out, &other.path, &other.why);
-    }
-    if let Some(direct) = &why.direct {
-        match &direct.path {
-            Some(path) => path_row(out, path, &format!("the direct link: {}", direct.why)),
-            None => {
-                let why = escaped(&direct.why);
-                let _ = write!(
-                    out,
-                    "<tr><td class=\"l\">the direct link</td><td colspan=\"8\"></td>\
-                     <td class=\"l w\">{why}</td></tr>"
-                );
-            }
-        }
-    }
-    *out += "</tbody></table></div>";
-}
-
-fn path_row(out: &mut String, path: &PathView, why: &str) {
-    let pops = path.pops.iter().map(|pop| pop.as_str()).collect::<Vec<_>>().join(" &gt; ");
-    let terms = &path.terms;
-    let _ = write!(out, "<tr><td class=\"l\">{pops}</td><td>{:.1}</td>", path.total_ms);
-    let terms = [
-        terms.delay,
-        terms.jitter,
-        terms.recovery,
-        terms.residual_loss,
-        terms.capacity,
-        terms.relay,
-    ];
-    for term in terms {
-        let _ = write!(out, "<td>{:.1}</td>", term.ms());
-    }
-    let _ = write!(
-        out,
-        "<td>{:.2}</td><td class=\"l w\">{}</td></tr>",
-        path.loss * 100.0,
-        escaped(why)
-    );
-}
-
 fn events_section(outcome: &Outcome) -> String {
     if outcome.happened.is_empty() {
         return String::new();
     }
     let mut out = String::from(
-        "<section><h2>What happened</h2><div class=\"wide\"><table><thead><tr>\
-         <th>after s</th><th class=\"l\">event</th></tr></thead><tbody>",
+        "<section><h2>What happened</h2><div class=\"wide\"><table class=\"events\"><thead><tr>\
+         <th>event</th><th>after s</th><th class=\"l\">what</th></tr></thead><tbody>",
     );
-    for (at, what) in outcome.happened.iter().take(MOST_EVENTS) {
-        let _ = write!(
-            out,
-            "<tr><td style=\"width:90px\">{:.2}</td><td class=\"l w\">{}</td></tr>",
-            at.as_secs_f64(),
-            escaped(what)
-        );
+    for ((at, what), nth) in outcome.happened.iter().zip(1..).take(MOST_EVENTS) {
+        let at = at.as_secs_f64();
+        let what = escaped(what);
+        let _ = write!(out, "<tr><td>{nth}</td><td>{at:.2}</td><td class=\"l w\">{what}</td></tr>");
     }
     out += "</tbody></table></div>";
     let more = outcome.happened.len().saturating_sub(MOST_EVENTS);
     if more > 0 {
-        let _ = write!(out, "<p class=\"soft\">{more} more are in events.ndjson</p>");
+        let more = counted(more, "more event");
+        let _ = write!(out, "<p class=\"soft\">{more} in events.ndjson</p>");
     }
     out + "</section>"
 }

@@ -4,9 +4,12 @@
 
 mod events;
 mod html;
+mod labels;
 mod map;
 mod plots;
+mod routes;
 mod series;
+mod worst;
 
 use std::io;
 use std::path::Path;

@@ -4,7 +4,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::series::Track;
 use crate::baseline::Way;
@@ -14,13 +17,25 @@ const AXIS: RGBColor = RGBColor(2, 0, 1);
 const GRID: RGBColor = RGBColor(2, 0, 2);
 const TEXT: RGBColor = RGBColor(2, 0, 3);
 const EVENT: RGBColor = RGBColor(2, 0, 4);
-const SIZE: (u32, u32) = (400, 235);
+const SIZE: (u32, u32) = (400, 245);
+/// Room for the longest label up the side, `0.001 %`.
+const Y_LABELS: u32 = 72;
+/// Labels along the bottom are so far apart at least.
+const X_LABEL_GAP: i32 = 58;
+/// So are those of marks.
+const MARK_GAP: i32 = 16;
 /// The logarithm of the least share, in percent, that is told from none.
 const LEAST_MISSING: f64 = -3.0;
 /// Shares over time are taken over so long.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Points of a line of a plot, at most.
 const MOST_POINTS: usize = 400;
+
+/// A dashed line from top to bottom, and what is written above it.
+pub(super) struct Mark {
+    pub(super) at: f64,
+    pub(super) label: String,
+}
 
 /// A line, in the colour of its way.
 pub(super) struct Line {
@@ -84,6 +99,9 @@ pub(super) fn share_over_time(way: Way, track: &Track, row: usize, delay: Durati
     let points = track.samples.iter().filter_map(|sample| {
         let at = sample.at.as_secs_f64();
         let from = at - sample.lasts.max(WINDOW).as_secs_f64();
+        if sum_by(&sent, from - delay) == 0.0 {
+            return None; // so few were sent by then that one late packet would look like a breakdown
+        }
         let due = sum_by(&sent, at - delay) - sum_by(&sent, from - delay);
         let came = sum_by(&in_time, at) - sum_by(&in_time, from);
         (due >= 1.0).then(|| (at, (100.0 * came / due).min(100.0)))
@@ -101,27 +119,35 @@ fn sum_by(sums: &[(f64, f64)], at: f64) -> f64 {
     }
 }
 
-/// The 99th percentile of delay over time, in milliseconds.
-pub(super) fn delay_over_time(way: Way, track: &Track, row: usize) -> Line {
+/// The 99th percentile of delay over time, in milliseconds: a line for each stretch of time
+/// without a second of silence.
+pub(super) fn delay_over_time(way: Way, track: &Track, row: usize) -> Vec<Line> {
     let points = track.samples.iter().filter_map(|sample| {
         let p99 = sample.rows.get(row)?.as_ref()?.p99?;
-        Some((sample.at.as_secs_f64(), p99.as_secs_f64() * 1e3))
+        Some((sample.at, sample.lasts, p99.as_secs_f64() * 1e3))
     });
-    Line { way, points: thinned(points.collect()) }
+    let mut lines: Vec<Line> = Vec::new();
+    let mut before = None;
+    for (at, lasts, ms) in points {
+        if before.is_none_or(|before| at - before > lasts.max(WINDOW)) {
+            lines.push(Line { way, points: Vec::new() });
+        }
+        before = Some(at);
+        if let Some(line) = lines.last_mut() {
+            line.points.push((at.as_secs_f64(), ms));
+        }
+    }
+    lines.into_iter().map(|line| Line { points: thinned(line.points), ..line }).collect()
 }
 
-/// Delays along the bottom, in steps of 1, 2, 5; shares of packets up the side, in tenths of each other.
+/// Delays along the bottom, shares of packets up the side, in tenths of each other.
 pub(super) fn distribution(lines: &[Line], deadline: Option<Duration>) -> String {
     let delays = || lines.iter().flat_map(|line| &line.points).map(|(ms, _)| *ms);
     let deadline = deadline.map(|deadline| deadline.as_secs_f64() * 1e3);
     let most = delays().chain(deadline).fold(1.0, f64::max) * 1.15;
     let least = delays().fold(most, f64::min).max(0.05) / 1.15;
-    let marks: Vec<f64> = deadline.into_iter().collect();
-    let (from, to) = (least.ln(), most.ln());
-    let ticks: Vec<f64> = (-2..7)
-        .flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)))
-        .filter(|tick| (least..most).contains(tick))
-        .collect();
+    let marks: Vec<Mark> =
+        deadline.iter().map(|ms| Mark { at: ms.ln(), label: String::new() }).collect();
     let scaled: Vec<Line> = lines
         .iter()
         .map(|line| Line {
@@ -129,8 +155,28 @@ pub(super) fn distribution(lines: &[Line], deadline: Option<Duration>) -> String
             points: line.points.iter().map(|&(ms, share)| (ms.max(0.05).ln(), share)).collect(),
         })
         .collect();
-    let axes = Axes { x: from..to, y: LEAST_MISSING..2.0, x_unit: "ms", y_unit: "%" };
-    draw(&axes, &scaled, &marks.iter().map(|ms| ms.ln()).collect::<Vec<_>>(), Some(&ticks))
+    let ticks = logarithmic_ticks(least..most);
+    let (x, y) = (least.ln()..most.ln(), LEAST_MISSING..2.0);
+    draw(&Axes { x, y, y_unit: "%", ticks: Some(ticks) }, &scaled, &marks)
+}
+
+/// Round numbers within `range`, as few as are at least three of; the finest steps otherwise.
+fn logarithmic_ticks(range: Range<f64>) -> Vec<f64> {
+    const STEPS: [&[f64]; 3] = [
+        &[1.0, 2.0, 5.0],
+        &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
+        &[
+            1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.2, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0,
+            8.0, 9.0,
+        ],
+    ];
+    let within = |steps: &&[f64]| -> Vec<f64> {
+        let decades = (-2..7).map(|decade| 10f64.powi(decade));
+        let all = decades.flat_map(|decade| steps.iter().map(move |step| step * decade));
+        all.filter(|tick| range.contains(tick)).collect()
+    };
+    let finest = within(&STEPS[2]);
+    STEPS.iter().map(within).find(|ticks| ticks.len() >= 3).unwrap_or(finest)
 }
 
 /// Seconds along the bottom; events are marked.
@@ -139,85 +185,49 @@ pub(super) fn over_time(
     lasted: Duration,
     y: Range<f64>,
     unit: &'static str,
-    events: &[Duration],
+    marks: &[Mark],
 ) -> String {
     let x = 0.0..lasted.as_secs_f64().max(0.001);
-    let marks: Vec<f64> = events.iter().map(Duration::as_secs_f64).collect();
-    draw(&Axes { x, y, x_unit: "s", y_unit: unit }, lines, &marks, None)
+    draw(&Axes { x, y, y_unit: unit, ticks: None }, lines, marks)
 }
 
 struct Axes {
     x: Range<f64>,
     y: Range<f64>,
-    x_unit: &'static str,
     y_unit: &'static str,
+    /// Of a bottom axis whose coordinates are logarithms of milliseconds, while those up the side
+    /// are logarithms of percents; `None`: seconds, and plain numbers.
+    ticks: Option<Vec<f64>>,
 }
 
-/// `ticks`: of a bottom axis whose coordinates are logarithms; those up the side then are as well.
-fn draw(axes: &Axes, lines: &[Line], marks: &[f64], ticks: Option<&[f64]>) -> String {
+fn draw(axes: &Axes, lines: &[Line], marks: &[Mark]) -> String {
     let mut svg = String::new();
     // Nothing is written to a file: what could go wrong is only that there is no room for a mark.
-    if paint(&mut svg, axes, lines, marks, ticks).is_err() {
+    if paint(&mut svg, axes, lines, marks).is_err() {
         svg.clear();
     }
     svg
 }
 
-fn paint(
-    svg: &mut String,
-    axes: &Axes,
-    lines: &[Line],
-    marks: &[f64],
-    ticks: Option<&[f64]>,
-) -> Result<(), Box<dyn std::error::Error>> {
+type Area<'b> = DrawingArea<SVGBackend<'b>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Painted = Result<(), Box<dyn std::error::Error>>;
+
+fn paint(svg: &mut String, axes: &Axes, lines: &[Line], marks: &[Mark]) -> Painted {
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let (x, y) = (axes.x.clone(), axes.y.clone());
     let mut chart = ChartBuilder::on(&area)
-        .margin_top(10)
-        .margin_right(14)
+        .margin_top(22)
+        .margin_right(18)
         .x_label_area_size(28)
-        .y_label_area_size(58)
+        .y_label_area_size(Y_LABELS)
         .build_cartesian_2d(x.clone(), y.clone())?;
-    let text = ("sans-serif", 16).into_font().color(&TEXT);
-    let span = y.end - y.start;
-    let digits = if span < 0.1 {
-        3
-    } else if span < 1.0 {
-        2
-    } else if span < 10.0 {
-        1
-    } else {
-        0
-    };
-    let y_label = |value: &f64| match ticks {
-        Some(_) => format!("{} %", 10f64.powf(*value)),
-        None => format!("{value:.digits$} {}", axes.y_unit),
-    };
-    let x_label = |value: &f64| match ticks {
-        Some(_) => String::new(),
-        None => format!("{value} {}", axes.x_unit),
-    };
-    let mut mesh = chart.configure_mesh();
-    mesh.axis_style(AXIS).bold_line_style(GRID).light_line_style(TRANSPARENT);
-    mesh.label_style(text.clone()).x_labels(6).y_labels(6);
-    mesh.x_label_formatter(&x_label).y_label_formatter(&y_label);
-    if ticks.is_some() {
-        mesh.disable_x_mesh().x_labels(0);
-    }
-    mesh.draw()?;
-    for &tick in ticks.unwrap_or_default() {
-        let at = tick.ln();
-        chart.draw_series([PathElement::new([(at, y.start), (at, y.end)], GRID)])?;
-        let (px, py) = chart.backend_coord(&(at, y.start));
-        let label = format!("{tick}");
-        let centred = text.clone().pos(plotters::style::text_anchor::Pos::new(
-            plotters::style::text_anchor::HPos::Center,
-            plotters::style::text_anchor::VPos::Top,
-        ));
-        area.draw(&Text::new(label, (px, py + 6), centred))?;
-    }
-    let inside = marks.iter().filter(|at| (x.start..=x.end).contains(at));
-    chart.draw_series(inside.map(|&at| PathElement::new([(at, y.start), (at, y.end)], EVENT)))?;
+    mesh(&mut chart, &area, axes)?;
+    let inside: Vec<&Mark> = marks.iter().filter(|mark| x.contains(&mark.at)).collect();
+    let line = |mark: &&Mark| PathElement::new([(mark.at, y.start), (mark.at, y.end)], EVENT);
+    chart.draw_series(inside.iter().map(line))?;
+    let labels = inside.iter().map(|mark| (mark.at, mark.label.as_str()));
+    write_along(&chart, &area, labels, (y.end, VPos::Bottom, -4), MARK_GAP)?;
     for line in lines.iter().filter(|line| !line.points.is_empty()) {
         let within = line.points.iter().filter(|(at, _)| (x.start..=x.end).contains(at));
         let within = within.map(|&(at, value)| (at, value.clamp(y.start, y.end)));
@@ -225,5 +235,53 @@ fn paint(
         chart.draw_series(LineSeries::new(within, style))?;
     }
     area.present()?;
+    Ok(())
+}
+
+/// Axes, grid and their labels.
+fn mesh<'b>(chart: &mut Chart<'_, 'b>, area: &Area<'b>, axes: &Axes) -> Painted {
+    let y = axes.y.clone();
+    let digits = match y.end - y.start {
+        span if span < 0.1 => 3,
+        span if span < 1.0 => 2,
+        span if span < 10.0 => 1,
+        _ => 0,
+    };
+    let y_label = |value: &f64| match axes.ticks {
+        Some(_) => format!("{} %", 10f64.powf(*value)),
+        None => format!("{value:.digits$} {}", axes.y_unit),
+    };
+    let x_label = |value: &f64| format!("{value} s");
+    let mut mesh = chart.configure_mesh();
+    mesh.axis_style(AXIS).bold_line_style(GRID).light_line_style(TRANSPARENT);
+    mesh.label_style(("sans-serif", 16).into_font().color(&TEXT)).x_labels(6).y_labels(6);
+    mesh.x_label_formatter(&x_label).y_label_formatter(&y_label);
+    let Some(ticks) = &axes.ticks else { return Ok(mesh.draw()?) };
+    mesh.disable_x_mesh().x_labels(0).draw()?;
+    let at = |tick: &f64| PathElement::new([(tick.ln(), y.start), (tick.ln(), y.end)], GRID);
+    chart.draw_series(ticks.iter().map(at))?;
+    let labels: Vec<String> = ticks.iter().map(|tick| format!("{tick} ms")).collect();
+    let labels = ticks.iter().zip(&labels).map(|(tick, label)| (tick.ln(), label.as_str()));
+    write_along(chart, area, labels, (y.start, VPos::Top, 6), X_LABEL_GAP)
+}
+
+/// Writes at those places along the bottom, so many pixels from the height `y`, what does not come
+/// nearer than `gap` to what is written before.
+fn write_along<'l>(
+    chart: &Chart<'_, '_>,
+    area: &Area<'_>,
+    labels: impl Iterator<Item = (f64, &'l str)>,
+    (y, side, away): (f64, VPos, i32),
+    gap: i32,
+) -> Painted {
+    let text = ("sans-serif", 16).into_font().color(&TEXT).pos(Pos::new(HPos::Center, side));
+    let mut free = 0;
+    for (at, label) in labels {
+        let (px, py) = chart.backend_coord(&(at, y));
+        if px >= free {
+            area.draw(&Text::new(label.to_owned(), (px, py + away), text.clone()))?;
+            free = px + gap;
+        }
+    }
     Ok(())
 }

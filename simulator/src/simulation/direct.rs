@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tradewind_proto::units::Timestamp;
-
 use super::{TICK, merged_rows};
 use crate::baseline::Way;
 use crate::emulator::IP_UDP_HEADERS;
@@ -69,7 +67,8 @@ pub(super) fn run(
         end = end.max(now);
         match next {
             Next::Tick => {
-                record(world, &flows, &links, now, progress);
+                let mut figures = || figures(world, &flows, &links);
+                progress.record(Way::Direct, now.since(START), &mut figures);
                 if now < START + lasted {
                     events.schedule((now + TICK).min(START + lasted), Next::Tick);
                 }
@@ -101,7 +100,8 @@ pub(super) fn run(
             }
         }
     }
-    record(world, &flows, &links, end, progress);
+    let mut figures = || figures(world, &flows, &links);
+    progress.record_last(Way::Direct, end.since(START), &mut figures);
     flows.iter().map(|flow| report(flow, &links)).collect()
 }
 
@@ -109,17 +109,8 @@ fn report(flow: &Flow<'_>, links: &BTreeMap<LinkId, LinkModel>) -> Option<FlowRe
     links.contains_key(&flow.link).then(|| flow.departures.report(&flow.meter))
 }
 
-fn record(
-    world: &World,
-    flows: &[Flow<'_>],
-    links: &BTreeMap<LinkId, LinkModel>,
-    now: Timestamp,
-    progress: &mut dyn Progress,
-) {
-    progress.record(Way::Direct, now.since(START), &mut || Figures {
-        rows: merged_rows(world, |at| report(&flows[at], links)),
-        links: Vec::new(),
-    });
+fn figures(world: &World, flows: &[Flow<'_>], links: &BTreeMap<LinkId, LinkModel>) -> Figures {
+    Figures { rows: merged_rows(world, |at| report(&flows[at], links)), links: Vec::new() }
 }
 
 /// Relays mean nothing here.

@@ -41,7 +41,7 @@ pub(crate) trait Runner: Stage {
     /// The routes of a flow: each with the time from which on it held.
     fn history(&self, flow: usize) -> &[(Timestamp, Option<Path>)];
 
-    /// How many packets of a flow were sent so far.
+    /// How many packets of a flow were sent so far, as far as it is known what came of them.
     fn sent(&self, flow: usize) -> u64;
 
     /// How many of them came in time.
@@ -84,8 +84,10 @@ pub(crate) fn play(
         let elapsed = run.now().since(begun);
         while let Some(event) = events.next_if(|event| event.at <= elapsed) {
             let line = script::perform(run, world, event)?;
-            progress.note(&format!("{:6.2} s  {line}", event.at.as_secs_f64()));
-            happened.push((event.at, line));
+            if !line.is_empty() {
+                progress.note(&format!("{:6.2} s  {line}", event.at.as_secs_f64()));
+                happened.push((event.at, line));
+            }
         }
         if elapsed >= next_tick {
             let flows = flow_ticks(world, run);
@@ -98,7 +100,7 @@ pub(crate) fn play(
     }
     let lasted = run.now().since(begun).min(world.duration);
     run.end();
-    progress.record(Way::Overlay, run.now().since(begun), &mut || figures(world, run));
+    progress.record_last(Way::Overlay, run.now().since(begun), &mut || figures(world, run));
     Ok(outcome(world, run, begun, (lasted, &before, happened), progress))
 }
 

@@ -252,7 +252,8 @@ pub struct Event {
     pub at: Duration,
     /// What.
     pub what: Happening,
-    /// How it is told, if not in the words that follow from what happens.
+    /// How it is told, if not in the words that follow from what happens; empty: not at all, as
+    /// a step between others is.
     pub title: Option<String>,
 }
 

@@ -124,7 +124,11 @@ pub(super) fn congestion(
     };
     let steps = (0..STEPS).map(|step| {
         let level = (PI * (f64::from(step) + 0.5) / f64::from(STEPS)).sin();
-        let title = format!("congestion of {} at {:.0} %", area.name, level * 100.0);
+        let title = match step {
+            0 => format!("congestion of {} begins", area.name),
+            _ if step == STEPS / 2 => format!("congestion of {} is at its peak", area.name),
+            _ => String::new(),
+        };
         let what = Happening::Degrade(degraded(level));
         Event { at: begin + over * step / STEPS, what, title: Some(title) }
     });
