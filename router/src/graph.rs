@@ -41,7 +41,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(held: &HeldLink, metric: Metric) -> Self {
+    pub(crate) fn new(held: &HeldLink, metric: Metric) -> Self {
         let HeldLink { statement, since } = *held;
         let terms = MetricTerms::of(&statement);
         Self { statement, since, terms, cost: metric.cost(&statement, &terms) }
@@ -59,6 +59,8 @@ pub struct Graph {
     metric: Metric,
     graph: DiGraph<Relay, Link>,
     keys: Vec<PopKey>,
+    /// [`Lsdb::version`] that it shows.
+    version: u64,
     /// Where the link between two relays is among petgraph's, whose own look-up walks lists.
     index: Rows,
 }
@@ -78,15 +80,15 @@ impl Graph {
 
     /// Takes over what changed. Returns whether relays joined or left, and so have new numbers.
     pub fn refresh(&mut self, lsdb: &Lsdb) -> bool {
-        let same = self.keys.len() == lsdb.members().len()
-            && self.keys.iter().zip(lsdb.members()).all(|(key, member)| *key == member.key());
-        if !same {
+        let since = std::mem::replace(&mut self.version, lsdb.version());
+        if lsdb.membership() > since {
             self.rebuild(lsdb);
             return true;
         }
         let mut moved = false;
-        for (node, member) in lsdb.members().enumerate() {
-            moved |= !self.refresh_member(NodeIndex::new(node), member);
+        for member in lsdb.changed_since(since) {
+            let node = self.node(member.key()).map(|node| NodeIndex::new(usize::from(node)));
+            moved |= node.is_none_or(|node| !self.refresh_member(node, member));
         }
         if moved {
             self.rebuild(lsdb);

@@ -8,9 +8,10 @@
 mod exchange;
 mod member;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use tradewind_proto::control::DigestEntry;
 use tradewind_proto::statement::{Body, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
 
@@ -30,10 +31,17 @@ const MEMORY_OF_DEPARTED: Duration = Duration::from_secs(3_600);
 pub struct Lsdb {
     own: PopId,
     members: BTreeMap<PopKey, Member>,
+    /// What digests say of each member, by the version with which its newest statement came: small
+    /// beside the members, as it is looked at far more often.
+    news: BTreeMap<u64, DigestEntry>,
+    /// That version, by member.
+    versions: HashMap<PopKey, u64>,
     /// Last statements of those that expired. At most [`MAX_MEMBERS`], the oldest leave first.
     departed: BTreeMap<PopKey, Departed>,
     /// Grows with each accepted statement and each expiry.
     version: u64,
+    /// The version when somebody joined or left last.
+    membership: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +121,15 @@ impl Lsdb {
     /// A database without members. The relay inserts its own statements like all others, and
     /// first of all.
     pub fn new(own: PopId) -> Self {
-        Self { own, members: BTreeMap::new(), departed: BTreeMap::new(), version: 0 }
+        Self {
+            own,
+            members: BTreeMap::new(),
+            news: BTreeMap::new(),
+            versions: HashMap::new(),
+            departed: BTreeMap::new(),
+            version: 0,
+            membership: 0,
+        }
     }
 
     /// The relay that keeps this database.
@@ -153,6 +169,14 @@ impl Lsdb {
             }
         };
         self.version = version;
+        if change.joined {
+            self.membership = version;
+        }
+        if let Some(before) = self.versions.insert(key, version) {
+            self.news.remove(&before);
+        }
+        let entry = self.members.get(&key).map(exchange::entry);
+        self.news.extend(entry.map(|entry| (version, entry)));
         Ok(change)
     }
 
@@ -215,7 +239,10 @@ impl Lsdb {
 
     fn forget(&mut self, key: PopKey, now: Timestamp) -> Option<PopId> {
         let member = self.members.remove(&key)?;
+        self.versions.remove(&key).map(|version| self.news.remove(&version));
+
         self.version += 1;
+        self.membership = self.version;
         let last = (member.incarnation(), member.newest_seq());
         self.departed.insert(key, Departed { last, at: now });
         if self.departed.len() > MAX_MEMBERS {
@@ -238,6 +265,16 @@ impl Lsdb {
     /// Grows with every accepted statement and every expiry.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// [`Self::version`] when somebody joined or left last.
+    pub fn membership(&self) -> u64 {
+        self.membership
+    }
+
+    /// Members of whom something came after `version`.
+    pub fn changed_since(&self, version: u64) -> impl Iterator<Item = &Member> {
+        self.news.range(version + 1..).filter_map(|(_, entry)| self.member(entry.origin))
     }
 }
 

@@ -14,9 +14,9 @@ use tradewind_proto::units::{PolicyId, PopId, PopKey, Timestamp};
 
 pub use crate::hysteresis::{Loyalty, Reason};
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Link};
 use crate::hysteresis::Watch;
-use crate::lsdb::Lsdb;
+use crate::lsdb::{HeldLink, Lsdb, Member};
 use crate::metric::{Cost, Metric};
 use crate::paths::{Node, Rows, Trail};
 use crate::policy::Judge;
@@ -67,6 +67,8 @@ pub struct Router {
     policies: BTreeMap<PolicyId, PolicyRoutes>,
     policy_names: BTreeMap<PolicyId, String>,
     suspects: BTreeSet<PopKey>,
+    /// The links of routes and pairs in use.
+    used: BTreeSet<(PopKey, PopKey)>,
     tables: Arc<Tables>,
 }
 
@@ -108,6 +110,7 @@ impl Router {
             policies,
             policy_names: BTreeMap::new(),
             suspects: BTreeSet::new(),
+            used: BTreeSet::new(),
             tables: Arc::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Router {
             }
         }
         self.tables = Arc::new(tables);
+        self.used = self.links_in_use();
     }
 
     /// Says that `policy` is in use, from the next update on. Returns whether that is news and an
@@ -211,6 +215,48 @@ impl Router {
             policy.held.values().map(|held| &held.watch).chain(pairs)
         });
         routes.filter_map(|watch| watch.due(loyalty)).min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// Whether `member` says by now what the tables should not be without for long: a new link to where
+    /// a policy has no route, or that a link of a route in use is gone or worse by what routes are left
+    /// at once for.
+    pub fn presses(&self, member: &Member) -> bool {
+        let Some(from) = self.graph.node(member.key()) else { return true };
+        let own = self.own.key();
+        let reaches =
+            |routes: &PolicyRoutes, to: PopKey| to == own || routes.held.contains_key(&to);
+        let incomplete = |routes: &&PolicyRoutes| {
+            let reached = routes.held.len() + usize::from(!routes.held.contains_key(&own));
+            routes.judge.is_some() && reached < self.graph.len()
+        };
+        let opens_up = |held: &HeldLink| {
+            let to = held.statement.to;
+            let node = self.graph.node(to).filter(|_| held.statement.up);
+            let new = node.is_some_and(|to| self.graph.link(from, to).is_none());
+            let mut incomplete = self.policies.values().filter(incomplete);
+            new && incomplete.any(|routes| !reaches(routes, to))
+        };
+        let clearly_worse = |to: PopKey| {
+            let now = member.link(to).filter(|held| held.statement.up);
+            let old = self.graph.node(to).and_then(|to| self.graph.link(from, to));
+            let costs = now
+                .zip(old)
+                .map(|(now, old)| (Link::new(now, self.config.metric).cost(), old.cost()));
+            costs.is_none_or(|(now, old)| now - old >= self.config.loyalty.bad)
+        };
+        let used = (member.key(), PopKey(0))..=(member.key(), PopKey(u32::MAX));
+        let lacking = self.policies.values().any(|routes| incomplete(&routes));
+        lacking && member.links().iter().any(opens_up)
+            || self.used.range(used).any(|&(_, to)| clearly_worse(to))
+    }
+
+    /// The links of routes and pairs in use.
+    fn links_in_use(&self) -> BTreeSet<(PopKey, PopKey)> {
+        let paths = self.policies.values().flat_map(|policy| {
+            let pairs = policy.pairs.values().flatten().flat_map(|pair| &pair.paths);
+            policy.held.values().map(|held| &held.path).chain(pairs)
+        });
+        paths.flat_map(|path| path.pops().windows(2).map(|ends| (ends[0], ends[1]))).collect()
     }
 
     /// The snapshot of the last update.

@@ -18,7 +18,7 @@ use tradewind_proto::statement::{
 };
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 use tradewind_router::clock::{ClockEstimator, ClockSample, Times, normalised};
-use tradewind_router::lsdb::{Cursor, Labels, Lsdb, Member, Rejected};
+use tradewind_router::lsdb::{Change, Cursor, Labels, Lsdb, Member, Rejected};
 use tradewind_router::metric::Metric;
 use tradewind_router::routes::{Router, RouterConfig};
 use tradewind_router::tables::Tables;
@@ -35,8 +35,15 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// After another time was taken over: until the link state shows it.
 const ADOPTION_INTERVAL: Duration = Duration::from_secs(3);
 /// What others state that can't wait is computed at once, but not more often than this: a member
-/// that signs one such statement after the other costs no more than so many computations.
+/// that signs one such statement after the other costs no more than so many computations. ...
 const URGENT_GAP: Duration = Duration::from_millis(5);
+/// ... Longer by this for each member: with more of them a computation takes longer.
+const URGENT_GAP_PER_MEMBER: Duration = Duration::from_micros(250);
+/// What makes no route in use clearly worse is computed no more often than this for each member, ...
+const CALM_GAP_PER_MEMBER: Duration = Duration::from_millis(5);
+/// ... and this often in the largest overlays: where many have something to say, somebody always has,
+/// and a route is left for one that is merely better after seconds only.
+const LONGEST_CALM_GAP: Duration = Duration::from_secs(1);
 /// The most policies remembered as wanted that no member defines.
 const MAX_UNDEFINED_POLICIES: usize = 32;
 
@@ -169,9 +176,12 @@ pub struct Control<T> {
     /// Identities of members, so that a certificate is verified once. As many as members.
     known: BTreeMap<PopKey, (Bytes, PeerCertificate)>,
     outputs: VecDeque<ControlOutput>,
-    /// Whether routes are to be computed at the next measurement, or before.
+    /// Whether routes are to be computed.
     dirty: bool,
-    /// Whether that can't wait longer than until `next_urgent`.
+    computed_at: Timestamp,
+    /// Whether that can't wait longer than until the next measurement, ...
+    pressing: bool,
+    /// ... or than until `next_urgent`.
     urgent: bool,
     next_urgent: Timestamp,
     next_digest: Timestamp,
@@ -205,6 +215,8 @@ impl<T: Trust> Control<T> {
             known: BTreeMap::new(),
             outputs: VecDeque::new(),
             dirty: true,
+            computed_at: now,
+            pressing: true,
             urgent: false,
             next_urgent: now,
             next_digest: now + DIGEST_INTERVAL,
@@ -272,6 +284,7 @@ impl<T: Trust> Control<T> {
     pub fn handle_lost(&mut self, peer: PopKey) {
         self.adjacent.remove(&peer);
         self.dirty |= self.router.set_suspect(peer, false);
+        self.pressing |= self.dirty;
     }
 
     /// A neighbour passed on a statement.
@@ -302,7 +315,7 @@ impl<T: Trust> Control<T> {
                 if let Some(certificate) = certificate {
                     self.known.insert(origin, (certificate, identity));
                 }
-                self.dirty |= change.is_visible();
+                self.note(origin, change);
                 if (change.joined || change.restarted) && peer == origin {
                     self.present(origin);
                 }
@@ -320,6 +333,14 @@ impl<T: Trust> Control<T> {
                 self.outputs.push_back(ControlOutput::Replaced(theirs));
             }
         }
+    }
+
+    /// A member said something that was taken. That somebody joined is urgent, and computed as such.
+    fn note(&mut self, origin: PopKey, change: Change) {
+        self.dirty |= change.is_visible();
+        let presses = |member| change.links && self.router.presses(member);
+        let pressing = change.node || self.lsdb.member(origin).is_some_and(presses);
+        self.pressing |= pressing && !change.joined;
     }
 
     /// A newcomer, which we are the first to know, is passed on at once: those who want it as a
@@ -372,7 +393,7 @@ impl<T: Trust> Control<T> {
     /// A neighbour said what it has: send what it lacks.
     pub fn handle_digest(&mut self, peer: PopKey, digest: &[DigestEntry]) {
         let Some(cursor) = self.adjacent.get_mut(&peer) else { return };
-        for signed in self.lsdb.lacking(digest, cursor) {
+        for signed in self.lsdb.lacking(peer, digest, cursor) {
             self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed)));
         }
     }
@@ -388,19 +409,25 @@ impl<T: Trust> Control<T> {
         if let Some(advert) = self.advertiser.poll(&statements, now) {
             self.state(advert, now);
         }
-        for origin in self.lsdb.expire(now) {
-            self.known.remove(&origin.key());
-            self.dirty = true;
-        }
         if now >= self.next_digest {
             self.next_digest = now + DIGEST_INTERVAL;
+            for origin in self.lsdb.expire(now) {
+                self.known.remove(&origin.key());
+                (self.dirty, self.pressing) = (true, true);
+            }
             self.tell_digests();
         }
-        self.dirty |= self.router.poll_timeout() <= now;
-        self.recompute(now);
+        let gap = (CALM_GAP_PER_MEMBER * self.members()).min(LONGEST_CALM_GAP);
+        if self.pressing || now.since(self.computed_at) >= gap {
+            self.dirty |= self.router.poll_timeout() <= now;
+            self.recompute(now);
+        }
     }
 
     fn align_clock(&mut self, links: &[Measured], now: Timestamp) {
+        if self.aligned && now < self.next_alignment {
+            return;
+        }
         let samples: Vec<_> = links
             .iter()
             .filter_map(|Measured { to, quality, .. }| {
@@ -421,10 +448,8 @@ impl<T: Trust> Control<T> {
             self.advertiser.want_full();
             self.next_alignment = now;
         }
-        if now >= self.next_alignment {
-            self.next_alignment = now + CLOCK_INTERVAL;
-            self.update_clock(samples, now);
-        }
+        self.next_alignment = now + CLOCK_INTERVAL;
+        self.update_clock(samples, now);
     }
 
     /// Neighbours whose time can't be ours are followed or ignored: they, or we, are with the
@@ -500,7 +525,7 @@ impl<T: Trust> Control<T> {
         }
         let inserted = self.lsdb.insert(signed, statement, self.trust.labels(), now);
         debug_assert!(inserted.is_ok(), "{inserted:?}");
-        self.dirty = true;
+        self.note(self.own.key(), inserted.unwrap_or_default());
     }
 
     fn node_state(&self, links: Vec<LinkStatement>, now: Timestamp) -> NodeState {
@@ -569,9 +594,13 @@ impl<T: Trust> Control<T> {
     /// Computes what can't wait, if it is time to.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         if self.poll_timeout() <= now {
-            self.next_urgent = now + URGENT_GAP;
+            self.next_urgent = now + URGENT_GAP + URGENT_GAP_PER_MEMBER * self.members();
             self.recompute(now);
         }
+    }
+
+    fn members(&self) -> u32 {
+        u32::try_from(self.lsdb.members().len()).unwrap_or(u32::MAX)
     }
 
     /// When to call [`Self::handle_timeout`], beside the calls of [`Self::handle_links`].
@@ -581,7 +610,7 @@ impl<T: Trust> Control<T> {
 
     /// Computes routes if something changed.
     pub fn recompute(&mut self, now: Timestamp) {
-        self.urgent = false;
+        (self.urgent, self.pressing, self.computed_at) = (false, false, now);
         if std::mem::take(&mut self.dirty) {
             self.counters.computations += 1;
             self.router.update(&self.lsdb, now);

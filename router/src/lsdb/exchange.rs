@@ -2,9 +2,11 @@
 //!
 //! Neighbours tell each other once a second, over a reliable stream, what they hold: all of it at
 //! first, then what changed. So each keeps a small picture of what the other has, and passes on
-//! only what is missing there.
+//! only what is missing there. In a mesh of many links all neighbours of a relay see at once that it
+//! lacks something: two of them, on whom all agree, pass it on, the others only should it still be
+//! missing a digest later (compare the flooding reduction of RFC 9667).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tradewind_proto::control::DigestEntry;
 use tradewind_proto::statement::{Body, SignedStatement, Statement};
@@ -18,7 +20,11 @@ pub struct Cursor {
     /// [`Lsdb::version`] up to which it was told.
     told: u64,
     /// The newest it has of each origin. At most [`MAX_MEMBERS`] by its own word, and our members.
-    theirs: BTreeMap<PopKey, Held>,
+    theirs: HashMap<PopKey, Held>,
+    /// [`Lsdb::version`] up to which it was looked what it lacks.
+    looked: u64,
+    /// What it lacked and others should pass on, with what it had of that then. Members only.
+    left: BTreeMap<PopKey, Option<Held>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,18 +64,71 @@ impl Lsdb {
     /// What this relay holds and the neighbour has not been told. Empty if nothing changed.
     pub fn digest_since(&self, cursor: &mut Cursor) -> Vec<DigestEntry> {
         let told = std::mem::replace(&mut cursor.told, self.version);
-        self.members().filter(|member| member.version() > told).map(entry).collect()
+        self.news.range(told + 1..).map(|(_, entry)| *entry).collect()
     }
 
-    /// The statements that the neighbour lacks after its digest `theirs`, full ones before deltas.
+    /// The statements to pass on to the neighbour `peer` after its digest `theirs`, full ones before
+    /// deltas: what it lacks, unless others should pass that on.
     ///
     /// They count as sent. Call it for each digest (an empty one too).
-    pub fn lacking(&self, theirs: &[DigestEntry], cursor: &mut Cursor) -> Vec<SignedStatement> {
+    pub fn lacking(
+        &self,
+        peer: PopKey,
+        theirs: &[DigestEntry],
+        cursor: &mut Cursor,
+    ) -> Vec<SignedStatement> {
+        let since = std::mem::replace(&mut cursor.looked, self.version);
+        let left = std::mem::take(&mut cursor.left);
+        let neighbours = self.member(peer).map(Member::neighbours).unwrap_or_default();
+        let mut statements = Vec::new();
+        let mut look = |ours: &DigestEntry, cursor: &mut Cursor| {
+            let had = cursor.theirs.get(&ours.origin).copied();
+            if had.is_some_and(|had| had >= Held::from(ours)) {
+                return;
+            }
+            let Some(member) = self.member(ours.origin) else { return };
+            let waited = left.get(&ours.origin) == Some(&had);
+            if waited || self.passes_on(member, peer, neighbours) {
+                statements.extend(missing(member, cursor));
+            } else {
+                cursor.left.insert(ours.origin, had);
+            }
+        };
+        let older = |origin: &PopKey| {
+            let version = self.versions.get(origin).filter(|version| **version <= since)?;
+            self.news.get(version)
+        };
         for told in theirs {
-            let DigestEntry { incarnation, full, newest, .. } = *told;
-            cursor.note(told.origin, Held { incarnation, full, newest });
+            cursor.note(told.origin, Held::from(told));
+            older(&told.origin).into_iter().for_each(|ours| look(ours, cursor));
         }
-        self.members().flat_map(|member| missing(member, cursor)).collect()
+        left.keys().filter_map(older).for_each(|ours| look(ours, cursor));
+        self.news.range(since + 1..).for_each(|(_, ours)| look(ours, cursor));
+        statements
+    }
+
+    /// Whether we are one of the two relays that pass on what `origin` says to `peer`, given its
+    /// neighbours: of those that hear the origin itself, or else of all, the two whose keys come first
+    /// after the origin's. Neighbours of the origin hear it themselves.
+    fn passes_on(&self, origin: &Member, peer: PopKey, neighbours: &[PopKey]) -> bool {
+        let own = self.own.key();
+        if peer == origin.key() || neighbours.binary_search(&origin.key()).is_ok() {
+            return origin.key() == own;
+        }
+        let rank = |key: PopKey| key.0.wrapping_sub(origin.key().0);
+        let (mut sooner, mut hears, mut others_hear) = (0, false, false);
+        for &key in origin.neighbours() {
+            if neighbours.binary_search(&key).is_err() {
+                continue;
+            }
+            others_hear |= key != own;
+            hears |= key == own;
+            sooner += usize::from(rank(key) < rank(own));
+        }
+        if !hears && !others_hear {
+            sooner = neighbours.iter().filter(|key| rank(**key) < rank(own)).count();
+        }
+        (hears || !others_hear) && sooner < 2
     }
 
     /// The statements of one origin that the neighbour lacks, for what should not wait for a digest.
@@ -84,7 +143,7 @@ fn missing<'a>(
     member: &'a Member,
     cursor: &mut Cursor,
 ) -> impl Iterator<Item = SignedStatement> + use<'a> {
-    let ours = held(member);
+    let ours = Held::from(&entry(member));
     let theirs = cursor.theirs.get(&member.key()).copied();
     let lacks = theirs.is_none_or(|theirs| theirs < ours);
     let has_base = theirs
@@ -97,12 +156,19 @@ fn missing<'a>(
     full.into_iter().chain(delta).cloned()
 }
 
-fn held(member: &Member) -> Held {
-    let (full, newest) = (member.full_seq(), member.newest_seq());
-    Held { incarnation: member.incarnation(), full, newest }
+impl From<&DigestEntry> for Held {
+    fn from(entry: &DigestEntry) -> Self {
+        let DigestEntry { incarnation, full, newest, .. } = *entry;
+        Self { incarnation, full, newest }
+    }
 }
 
-fn entry(member: &Member) -> DigestEntry {
-    let Held { incarnation, full, newest } = held(member);
-    DigestEntry { origin: member.key(), incarnation, full, newest }
+/// What a digest says of it.
+pub(super) fn entry(member: &Member) -> DigestEntry {
+    DigestEntry {
+        origin: member.key(),
+        incarnation: member.incarnation(),
+        full: member.full_seq(),
+        newest: member.newest_seq(),
+    }
 }

@@ -39,8 +39,9 @@ pub struct Member {
     clock: ClockCoordinate,
     /// Those of the full statement with the newest delta applied, by neighbour.
     links: Vec<HeldLink>,
+    /// Where those lead that are up.
+    neighbours: Vec<PopKey>,
     policies: Vec<PolicyId>,
-    version: u64,
     changed: u64,
 }
 
@@ -79,10 +80,10 @@ impl Member {
             full_heard_at: now,
             delta: None,
             clock: full.state.clock,
+            neighbours: neighbours(&links),
             links,
             policies: full.state.policies.iter().map(Policy::id).collect(),
             full,
-            version,
             changed: version,
         }
     }
@@ -125,8 +126,8 @@ impl Member {
     }
 
     fn take(&mut self, links: Vec<HeldLink>, change: Change, version: u64) -> Change {
+        self.neighbours = neighbours(&links);
         self.links = links;
-        self.version = version;
         if change.is_visible() {
             self.changed = version;
         }
@@ -182,6 +183,11 @@ impl Member {
         &self.links
     }
 
+    /// Where its links lead that are up, in order.
+    pub(super) fn neighbours(&self) -> &[PopKey] {
+        &self.neighbours
+    }
+
     /// Its outgoing link to `to`, as last stated.
     pub fn link(&self, to: PopKey) -> Option<&HeldLink> {
         find(&self.links, to)
@@ -212,11 +218,6 @@ impl Member {
         self.changed
     }
 
-    /// [`super::Lsdb::version`] when its newest statement came.
-    pub(super) fn version(&self) -> u64 {
-        self.version
-    }
-
     /// Its newest full statement, as it signed it.
     pub fn signed_full(&self) -> &SignedStatement {
         &self.full.signed
@@ -232,6 +233,10 @@ fn node_differs(old: &Full, new: &Full) -> bool {
         || old.state.services != new.state.services
         || old.state.policies != new.state.policies
         || old.state.draining != new.state.draining
+}
+
+fn neighbours(links: &[HeldLink]) -> Vec<PopKey> {
+    links.iter().filter(|held| held.statement.up).map(|held| held.statement.to).collect()
 }
 
 fn find(links: &[HeldLink], to: PopKey) -> Option<&HeldLink> {

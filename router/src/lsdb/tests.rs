@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use tradewind_proto::statement::ClockCoordinate;
 
@@ -150,7 +152,7 @@ fn pass_on(
     theirs: &mut Cursor,
     said: &Said,
 ) -> usize {
-    let missing = from.lacking(&to.digest_since(theirs), cursor);
+    let missing = from.lacking(to.own().key(), &to.digest_since(theirs), cursor);
     for signed in &missing {
         let statement = said[&(signed.body.to_vec(), signed.signature)].clone();
         let _ = to.insert(signed.clone(), statement, Labels::default(), NOON);
@@ -215,11 +217,117 @@ fn what_a_neighbour_sent_is_not_sent_back_and_digests_carry_only_changes() {
     let from_neighbour = world.statement("sgp");
     cursor.heard(&from_neighbour);
     insert(&mut lsdb, from_neighbour, NOON).unwrap();
-    let missing = lsdb.lacking(&[], &mut cursor);
+    let missing = lsdb.lacking(key("sgp"), &[], &mut cursor);
     assert_eq!(missing.iter().map(|m| m.body.to_vec()).collect::<Vec<_>>(), [b"fra".to_vec()]);
     assert_eq!(lsdb.digest_since(&mut cursor).len(), 2);
     assert_eq!(lsdb.digest_since(&mut cursor), []);
     world.say(&mut lsdb, "sgp", NOON);
     assert_eq!(lsdb.digest_since(&mut cursor).len(), 1);
     assert_eq!(lsdb.digest_all().len(), 2);
+}
+
+/// What relays at the given places on a ring, each with links to the four nearest on either side,
+/// say to each other.
+struct Ring {
+    relays: Vec<Lsdb>,
+    /// By relay and neighbour: what is known of it, and what it was told.
+    cursors: BTreeMap<(usize, usize), [Cursor; 2]>,
+    received: Vec<usize>,
+}
+
+impl Ring {
+    const LEN: usize = 24;
+    const REACH: usize = 4;
+
+    fn name(at: usize) -> String {
+        format!("r{at}")
+    }
+
+    fn neighbours(at: usize) -> impl Iterator<Item = usize> {
+        let near = 1..=Self::REACH;
+        near.flat_map(move |step| [(at + step) % Self::LEN, (at + Self::LEN - step) % Self::LEN])
+    }
+
+    /// All know all.
+    fn new(world: &mut World) -> Self {
+        for at in 0..Self::LEN {
+            Self::neighbours(at)
+                .for_each(|to| world.connect(&Self::name(at), link(&Self::name(to), 5.0)));
+        }
+        let relays: Vec<Lsdb> = (0..Self::LEN).map(|at| Lsdb::new(id(&Self::name(at)))).collect();
+        let pairs = (0..Self::LEN).flat_map(|at| Self::neighbours(at).map(move |to| (at, to)));
+        let cursors = pairs.map(|pair| (pair, Default::default())).collect();
+        let mut ring = Self { relays, cursors, received: vec![0; Self::LEN] };
+        for name in (0..Self::LEN).map(Self::name) {
+            let statement = world.statement(&name);
+            ring.relays.iter_mut().for_each(|lsdb| drop(insert(lsdb, statement.clone(), NOON)));
+        }
+        let none = BTreeSet::new();
+        (0..3).for_each(|_| ring.exchange(&none, None));
+        ring.received.fill(0);
+        ring
+    }
+
+    /// `origin` says something; its neighbours hear it.
+    fn say(&mut self, statement: &Statement, origin: usize) {
+        insert(&mut self.relays[origin], statement.clone(), NOON).unwrap();
+        for to in Self::neighbours(origin) {
+            self.cursors.get_mut(&(origin, to)).unwrap()[0].heard(statement);
+            self.hear(statement, origin, to);
+        }
+    }
+
+    fn hear(&mut self, statement: &Statement, from: usize, to: usize) {
+        self.received[to] += 1;
+        self.cursors.get_mut(&(to, from)).unwrap()[0].heard(statement);
+        let _ = insert(&mut self.relays[to], statement.clone(), NOON);
+    }
+
+    /// All tell their digests at once; what is lacking is passed on, but not by those that are `mute`.
+    fn exchange(&mut self, mute: &BTreeSet<usize>, statement: Option<&Statement>) {
+        let tell = |(&(from, to), [_, told]): (&(usize, usize), &mut [Cursor; 2])| {
+            ((from, to), self.relays[from].digest_since(told))
+        };
+        let digests: Vec<_> = self.cursors.iter_mut().map(tell).collect();
+        let mut passed_on = Vec::new();
+        for ((from, to), digest) in digests {
+            let [known, _] = self.cursors.get_mut(&(to, from)).unwrap();
+            let lacking = self.relays[to].lacking(key(&Self::name(from)), &digest, known);
+            passed_on.extend(
+                (!mute.contains(&to)).then_some(lacking).into_iter().flatten().map(|_| (to, from)),
+            );
+        }
+        for (from, to) in passed_on {
+            self.hear(statement.expect("all know all"), from, to);
+        }
+    }
+
+    fn lacks(&self, statement: &Statement) -> usize {
+        let newest = |lsdb: &&Lsdb| lsdb.member(statement.origin.key()).unwrap().newest_seq();
+        self.relays.iter().filter(|lsdb| newest(lsdb) < statement.seq).count()
+    }
+}
+
+#[test]
+fn in_a_mesh_two_neighbours_pass_on_what_a_relay_lacks_and_the_others_only_if_it_still_does() {
+    let mut world = World::default();
+    let mut ring = Ring::new(&mut world);
+    let statement = world.statement("r0");
+    ring.say(&statement, 0);
+    // Those two hops away have it at once; of the last ones nobody near heard it from the origin, so
+    // it may take them an exchange more.
+    ring.exchange(&BTreeSet::new(), Some(&statement));
+    assert_eq!(ring.lacks(&statement), 7);
+    (0..2).for_each(|_| ring.exchange(&BTreeSet::new(), Some(&statement)));
+    assert_eq!(ring.lacks(&statement), 0);
+    (0..2).for_each(|_| ring.exchange(&BTreeSet::new(), Some(&statement)));
+    let most = ring.received.iter().max().unwrap();
+    assert!((1..=4).contains(most), "{:?}", ring.received);
+
+    // Whoever should have passed it on to r6 and does not.
+    let statement = world.statement("r0");
+    ring.say(&statement, 0);
+    let mute: BTreeSet<usize> = (2..=3).chain(21..=22).collect();
+    (0..8).for_each(|_| ring.exchange(&mute, Some(&statement)));
+    assert_eq!(ring.lacks(&statement), 0);
 }

@@ -335,6 +335,43 @@ fn routes_are_computed_together_except_for_what_cant_wait() {
 }
 
 #[test]
+fn among_many_only_what_makes_a_route_in_use_clearly_worse_is_computed_at_the_next_measurement() {
+    let nyc = papers("nyc");
+    for (name, next, soon) in [
+        ("better", link("sgp", 10), false),
+        ("a little worse", link("sgp", 25), false),
+        ("much worse", link("sgp", 60), true),
+        ("a link not in use", link("fra", 60), false),
+        ("a link to where there is a way", link("lon", 60), false),
+        ("a link to where there was no way", link("tyo", 60), true),
+    ] {
+        let mut control = control();
+        // 60 members: what is not pressing waits 300 ms.
+        for nth in 0..55 {
+            hear(&mut control, papers(&format!("far{nth}")).full(1, 1, vec![]), 10);
+        }
+        for member in ["lon", "tyo"] {
+            hear(&mut control, papers(member).full(1, 1, vec![]), 10);
+        }
+        hear(&mut control, papers("sgp").full(1, 1, vec![link("lon", 5)]), 10);
+        hear(&mut control, nyc.full(1, 1, vec![link("fra", 20), link("sgp", 20)]), 10);
+        let own = [("nyc", Liveness::Up, measured(40))];
+        for millis in (50..2_000).step_by(50) {
+            measure(&mut control, &own, millis);
+        }
+        assert!(control.router().route(PolicyId::NONE, key("lon")).is_some());
+        // Right after a computation.
+        control.recompute(at(2_000));
+        let before = control.counters().computations;
+        hear(&mut control, nyc.delta(2, 1, vec![next]), 2_010);
+        measure(&mut control, &own, 2_050);
+        assert_eq!(control.counters().computations - before, u64::from(soon), "{name}");
+        measure(&mut control, &own, 2_310);
+        assert_eq!(control.counters().computations - before, 1, "{name}");
+    }
+}
+
+#[test]
 fn a_member_that_cries_wolf_costs_few_computations() {
     let mut control = control();
     let sgp = papers("sgp");
