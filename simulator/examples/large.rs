@@ -13,6 +13,10 @@ use tradewind_simulator::simulation;
 use tradewind_simulator::traffic::FlowReport;
 use tradewind_simulator::world::World;
 
+/// As in `tradewind-sim`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A large world at fidelity `flow`.
 #[derive(Parser)]
 struct Args {

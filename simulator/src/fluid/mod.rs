@@ -46,6 +46,9 @@ use repair::Forecasts;
 /// How often loads are added up, and what follows from them.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How often relays look which links stand by for others, beside when routes change.
+const STANDBYS: Duration = Duration::from_secs(1);
+
 /// Runs `world` in virtual time: start, warm-up, duration.
 ///
 /// # Errors
@@ -69,9 +72,12 @@ struct Run<'a> {
     /// By the relay and port that sent them.
     swallowed: BTreeMap<(usize, usize), Vec<Swallowed>>,
     forecasts: Forecasts,
+    /// The version of each pipe, when it was last seen who has to know.
+    versions: Vec<u64>,
     /// Whether loads have to be added up anew.
     shifted: bool,
     next_settle: Timestamp,
+    next_standbys: Timestamp,
     begun: Timestamp,
     /// When it ended.
     end: Timestamp,
@@ -120,8 +126,10 @@ impl<'a> Run<'a> {
             entering,
             swallowed: BTreeMap::new(),
             forecasts: Forecasts::new(world.recovery),
+            versions: Vec::new(),
             shifted: false,
             next_settle: START,
+            next_standbys: START,
             begun: START,
             end: Timestamp::NEVER,
             liveness: Vec::new(),
@@ -204,6 +212,7 @@ impl<'a> Run<'a> {
         }
         for host in pops(&self.flows[at], &self.net) {
             self.passing[host].insert(at);
+            self.net.hosts[host].restless = true;
         }
         self.shifted = true;
     }
@@ -235,12 +244,24 @@ impl<'a> Run<'a> {
             self.add_up();
         }
         self.watch_standbys();
-        for at in 0..self.flows.len() {
+        for at in self.over_changed_pipes() {
             if self.flows[at].is_stale(&self.net) {
                 self.follow(at, false);
                 self.shifted = true;
             }
         }
+    }
+
+    /// Flows that pass a relay whose links changed since the last call.
+    fn over_changed_pipes(&mut self) -> BTreeSet<usize> {
+        let mut flows = BTreeSet::new();
+        self.versions.resize(self.net.pipes.len(), 0);
+        for (pipe, version) in self.net.pipes.iter().zip(&mut self.versions) {
+            if std::mem::replace(version, pipe.version) != pipe.version {
+                flows.extend(&self.passing[pipe.from]);
+            }
+        }
+        flows
     }
 
     fn add_up(&mut self) {
@@ -256,12 +277,15 @@ impl<'a> Run<'a> {
             }
         }
         self.net.pipes.iter_mut().for_each(|pipe| pipe.reckon());
-        self.net.hosts.iter_mut().for_each(|host| host.restless = true);
     }
 
     /// Links that stand by for those that packets cross are watched as closely.
     fn watch_standbys(&mut self) {
         let now = self.net.now;
+        if now >= self.next_standbys {
+            self.next_standbys = now + STANDBYS;
+            self.net.hosts.iter_mut().for_each(|host| host.restless = true);
+        }
         let restless: Vec<usize> =
             (0..self.net.hosts.len()).filter(|&at| self.net.hosts[at].restless).collect();
         for host in restless {

@@ -85,7 +85,7 @@ pub(super) struct Host {
     pub(super) tables: Arc<Tables>,
     next_measure: Timestamp,
     next_urgent: Timestamp,
-    /// Routes or loads changed since it was looked which links stand by for others.
+    /// It is to be looked which links stand by for others.
     pub(super) restless: bool,
 }
 
