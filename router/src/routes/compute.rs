@@ -161,7 +161,8 @@ impl<'a> Search<'a> {
 
     /// Whether `trail` is worse than the direct link: by the metric, or in delay where the direct
     /// link is clean. What the operator charges for the direct link counts as its delay: that is
-    /// no misjudgement of ours.
+    /// no misjudgement of ours. So does what it costs as it fills up: a full one loses what it has
+    /// no room for, and none of that shows in its loss.
     fn harms(&self, trail: &Trail, to: Node) -> bool {
         let Terrain { graph, own, suspects, config } = *self.terrain;
         let direct = self.arrays.cost(own, to).filter(|_| !trail.is_direct());
@@ -170,7 +171,8 @@ impl<'a> Search<'a> {
             return false;
         }
         let delay: Cost = self.links(trail).map(|link| link.terms.delay).sum();
-        let allowed = link.terms.delay + link.terms.operator + config.harm;
+        let terms = &link.terms;
+        let allowed = terms.delay + terms.operator + terms.capacity + config.harm;
         let slower = link.statement.loss < config.clean_loss && delay > allowed;
         slower || self.arrays.cost_of(trail).is_some_and(|cost| cost > direct)
     }

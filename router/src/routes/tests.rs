@@ -154,15 +154,17 @@ fn no_harm_is_done() {
     world.link("fra", "sgp").jitter = Duration::from_millis(10);
     let (router, _) = routed(&mut world);
     assert_eq!(primary(&router, "sgp"), "fra sgp");
-    // With loss, or where the operator charges for the direct link, the rule does not hold.
-    for charge in [false, true] {
+    // With loss, or where the direct link is full or the operator charges for it, the rule does not hold.
+    let clean = *world.link("fra", "sgp");
+    for other in [
+        LinkStatement { loss: 0.01, ..clean },
+        LinkStatement { capacity_kbps: 1_000, load_kbps: 1_200, ..clean },
+        LinkStatement { cost: Duration::from_millis(20), ..clean },
+    ] {
         let mut world = world.clone();
-        match charge {
-            false => world.link("fra", "sgp").loss = 0.01,
-            true => world.link("fra", "sgp").cost = Duration::from_millis(20),
-        }
+        *world.link("fra", "sgp") = other;
         let (router, _) = routed(&mut world);
-        assert_eq!(primary(&router, "sgp"), "fra a sgp", "charge: {charge}");
+        assert_eq!(primary(&router, "sgp"), "fra a sgp", "{other:?}");
     }
 }
 
