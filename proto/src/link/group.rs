@@ -225,8 +225,11 @@ impl Group {
         // those too: then each of the others is repeated.
         let by_parity = !self.open && self.len() > 1 && saveable == missing;
         let need = if by_parity { missing.saturating_sub(self.parity_there) } else { saveable };
-        let lost = need.saturating_sub(self.in_flight.first);
-        let wanted = outlook.repair(self.target, lost, outlook.chances(deadline, now));
+        // Parity under way may be lost as well. At the last chance it is too late to wait and see.
+        let chances = outlook.chances(deadline, now);
+        let under_way = if chances > 1 { self.in_flight.first } else { self.unheard(outlook, now) };
+        let lost = need.saturating_sub(under_way);
+        let wanted = outlook.repair(self.target, lost, chances);
         let most = lost.saturating_add(outlook.most_margin(lost * 2, deadline, now));
         let due = wanted.min(most).saturating_sub(self.in_flight.repair);
         let absent = self.saveable(outlook, now).filter(|(_, packet)| packet.in_flight == 0);
@@ -383,6 +386,17 @@ mod tests {
         assert!(!group.is_done(&outlook, after(91)));
         group.handle_outcome(Help::Packet(3), Wave::Repair, Outcome::Arrived);
         assert!(group.is_done(&outlook, after(91)));
+    }
+
+    #[test]
+    fn parity_under_way_is_waited_for_while_there_is_another_chance() {
+        let (mut group, outlook) = (group(), outlook(0.02));
+        group.close(&outlook, NOW);
+        (0..2).for_each(|_| group.note_sending(Help::Parity, Wave::First));
+        lose(&mut group, &[1, 3]);
+        assert_eq!(group.help(&outlook, after(50)), (vec![], 0));
+        let (help, pressing) = group.help(&outlook, after(90));
+        assert_eq!((&help[..2], pressing), (&[Help::Packet(1), Help::Packet(3)][..], 2));
     }
 
     #[test]
