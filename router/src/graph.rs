@@ -126,7 +126,10 @@ impl Graph {
             let Some(edge) = self.edge(node.index() as Node, to.index() as Node) else {
                 return false;
             };
-            self.graph[edge] = Link::new(held, self.metric);
+            let link = &mut self.graph[edge];
+            if (link.statement, link.since) != (held.statement, held.since) {
+                *link = Link::new(held, self.metric);
+            }
             links += 1;
         }
         links == self.graph.edges(node).count()

@@ -1,5 +1,5 @@
 //! How long a large world takes at fidelity `flow`, and how much memory: PoPs all over a globe,
-//! each with links to its 16 nearest and 8 others, flows between random ones, a relay killed and
+//! each with links to its nearest and to others, flows between random ones, a relay killed and
 //! one link degraded. `cargo run --release -p tradewind-simulator --example large -- --pops 200`
 
 use std::fmt::Write as _;
@@ -24,6 +24,12 @@ struct Args {
     pops: usize,
     #[arg(long, default_value_t = 10_000)]
     flows: usize,
+    /// Links of each PoP to its nearest
+    #[arg(long, default_value_t = 16)]
+    near: usize,
+    /// Links of each PoP to others, near and far
+    #[arg(long, default_value_t = 8)]
+    far: usize,
     /// Seconds of traffic
     #[arg(long, default_value_t = 60)]
     duration: u64,
@@ -80,7 +86,7 @@ fn main() -> anyhow::Result<()> {
 fn world(args: &Args) -> anyhow::Result<String> {
     let mut rng = SmallRng::seed_from_u64(args.seed);
     let mut text = String::new();
-    let Args { pops, flows, duration, seed, .. } = *args;
+    let Args { pops, flows, near, far, duration, seed, .. } = *args;
     writeln!(text, "[run]\nname = \"large\"\nfidelity = \"flow\"\nseed = {seed}")?;
     writeln!(text, "duration = \"{duration}s\"\nwarmup = \"5s\"")?;
     // Degrees north as on land, which lies north mostly.
@@ -96,8 +102,8 @@ fn world(args: &Args) -> anyhow::Result<String> {
         others.sort_by(|&a, &b| {
             distance(places[own], places[a]).total_cmp(&distance(places[own], places[b]))
         });
-        let far = others.split_off(16.min(others.len()));
-        others.extend((0..8).filter_map(|n| far.get(n * far.len() / 8)));
+        let distant = others.split_off(near.min(others.len()));
+        others.extend((0..far).filter_map(|n| distant.get(n * distant.len() / far)));
         linked.extend(others.into_iter().map(|other| (own.min(other), own.max(other))));
     }
     for &(a, b) in &linked {

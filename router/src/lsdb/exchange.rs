@@ -117,10 +117,7 @@ impl Lsdb {
         }
         let rank = |key: PopKey| key.0.wrapping_sub(origin.key().0);
         let (mut sooner, mut hears, mut others_hear) = (0, false, false);
-        for &key in origin.neighbours() {
-            if neighbours.binary_search(&key).is_err() {
-                continue;
-            }
+        for key in common(origin.neighbours(), neighbours) {
             others_hear |= key != own;
             hears |= key == own;
             sooner += usize::from(rank(key) < rank(own));
@@ -154,6 +151,15 @@ fn missing<'a>(
     let full = (lacks && !has_base).then(|| member.signed_full());
     let delta = member.signed_delta().filter(|_| lacks);
     full.into_iter().chain(delta).cloned()
+}
+
+/// What is in both, given that both are in order.
+fn common(a: &[PopKey], b: &[PopKey]) -> impl Iterator<Item = PopKey> {
+    let mut b = b.iter().copied().peekable();
+    a.iter().copied().filter(move |key| {
+        while b.next_if(|other| other < key).is_some() {}
+        b.peek() == Some(key)
+    })
 }
 
 impl From<&DigestEntry> for Held {

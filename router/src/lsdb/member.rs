@@ -253,10 +253,13 @@ fn merged(
     before: &[HeldLink],
     now: Timestamp,
 ) -> Vec<HeldLink> {
-    let mut links: Vec<LinkStatement> = base.iter().chain(changes).copied().collect();
-    links.reverse();
-    links.sort_by_key(|link| link.to); // stable: the last statement on a link comes first
-    links.dedup_by_key(|link| link.to);
+    let mut links: Vec<LinkStatement> = Vec::with_capacity(base.len());
+    for link in base.iter().chain(changes) {
+        match links.binary_search_by_key(&link.to, |held| held.to) {
+            Ok(at) => links[at] = *link,
+            Err(at) => links.insert(at, *link),
+        }
+    }
     links.retain(|link| !removed.contains(&link.to));
     let since = |link: &LinkStatement| {
         let held = find(before, link.to).filter(|held| held.statement.up == link.up);
