@@ -223,18 +223,17 @@ impl Router {
     pub fn presses(&self, member: &Member) -> bool {
         let Some(from) = self.graph.node(member.key()) else { return true };
         let own = self.own.key();
-        let reaches =
-            |routes: &PolicyRoutes, to: PopKey| to == own || routes.held.contains_key(&to);
         let incomplete = |routes: &&PolicyRoutes| {
             let reached = routes.held.len() + usize::from(!routes.held.contains_key(&own));
             routes.judge.is_some() && reached < self.graph.len()
         };
+        let incomplete: Vec<_> = self.policies.values().filter(incomplete).collect();
         let opens_up = |held: &HeldLink| {
             let to = held.statement.to;
+            let lacks = |routes: &&PolicyRoutes| to != own && !routes.held.contains_key(&to);
             let node = self.graph.node(to).filter(|_| held.statement.up);
-            let new = node.is_some_and(|to| self.graph.link(from, to).is_none());
-            let mut incomplete = self.policies.values().filter(incomplete);
-            new && incomplete.any(|routes| !reaches(routes, to))
+            let new = || node.is_some_and(|to| self.graph.link(from, to).is_none());
+            incomplete.iter().any(lacks) && new()
         };
         let clearly_worse = |to: PopKey| {
             let now = member.link(to).filter(|held| held.statement.up);
@@ -245,8 +244,7 @@ impl Router {
             costs.is_none_or(|(now, old)| now - old >= self.config.loyalty.bad)
         };
         let used = (member.key(), PopKey(0))..=(member.key(), PopKey(u32::MAX));
-        let lacking = self.policies.values().any(|routes| incomplete(&routes));
-        lacking && member.links().iter().any(opens_up)
+        member.links().iter().any(opens_up)
             || self.used.range(used).any(|&(_, to)| clearly_worse(to))
     }
 

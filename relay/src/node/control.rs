@@ -283,8 +283,8 @@ impl<T: Trust> Control<T> {
     /// A neighbour is gone.
     pub fn handle_lost(&mut self, peer: PopKey) {
         self.adjacent.remove(&peer);
-        self.dirty |= self.router.set_suspect(peer, false);
-        self.pressing |= self.dirty;
+        let news = self.router.set_suspect(peer, false);
+        (self.dirty, self.pressing) = (self.dirty | news, self.pressing | news);
     }
 
     /// A neighbour passed on a statement.
@@ -336,10 +336,11 @@ impl<T: Trust> Control<T> {
     }
 
     /// A member said something that was taken. That somebody joined is urgent, and computed as such.
+    /// What went down may be a detour's, so it presses in any case.
     fn note(&mut self, origin: PopKey, change: Change) {
         self.dirty |= change.is_visible();
         let presses = |member| change.links && self.router.presses(member);
-        let pressing = change.node || self.lsdb.member(origin).is_some_and(presses);
+        let pressing = change.node || change.down || self.lsdb.member(origin).is_some_and(presses);
         self.pressing |= pressing && !change.joined;
     }
 
@@ -446,7 +447,6 @@ impl<T: Trust> Control<T> {
             }
             self.aligned = true;
             self.advertiser.want_full();
-            self.next_alignment = now;
         }
         self.next_alignment = now + CLOCK_INTERVAL;
         self.update_clock(samples, now);

@@ -372,6 +372,27 @@ fn among_many_only_what_makes_a_route_in_use_clearly_worse_is_computed_at_the_ne
 }
 
 #[test]
+fn a_link_of_ours_that_goes_down_is_computed_at_once_though_no_route_is_over_it() {
+    let mut control = control();
+    for nth in 0..60 {
+        hear(&mut control, papers(&format!("far{nth}")).full(1, 1, vec![]), 10);
+    }
+    hear(&mut control, papers("sgp").full(1, 1, vec![link("nyc", 1)]), 10);
+    hear(&mut control, papers("nyc").full(1, 1, vec![link("sgp", 1)]), 10);
+    // To nyc it is shorter over sgp.
+    let own = |nyc| [("sgp", Liveness::Up, measured(10)), ("nyc", nyc, measured(200))];
+    for millis in (50..4_000).step_by(50) {
+        measure(&mut control, &own(Liveness::Up), millis);
+    }
+    let used = control.router().route(PolicyId::NONE, key("nyc")).unwrap().primary.path;
+    assert_eq!(used.pops().len(), 3);
+    control.recompute(at(4_000));
+    let before = control.counters().computations;
+    measure(&mut control, &own(Liveness::Down), 4_050);
+    assert_eq!(control.counters().computations, before + 1);
+}
+
+#[test]
 fn a_member_that_cries_wolf_costs_few_computations() {
     let mut control = control();
     let sgp = papers("sgp");
