@@ -21,7 +21,7 @@ use sweep_command::SweepArgs;
 use terminal::Terminal;
 use tradewind_simulator::relays::RealRelays;
 
-/// A run allocates all the time; mimalloc takes a tenth less time for it than the system's.
+/// A seventh of a large world's time went into glibc's allocator; of mimalloc's it is a twentieth.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
