@@ -218,23 +218,38 @@ impl Group {
 
     /// What to send now for what is known to be lost, the pressing part first, and how many that are.
     pub(super) fn help(&self, outlook: &Outlook, now: Timestamp) -> (Vec<Help>, usize) {
-        let saveable = self.saveable(outlook, now).count();
         let Some(deadline) = self.deadline(outlook, now) else { return (Vec::new(), 0) };
-        let missing = self.packets.iter().filter(|packet| packet.place != Place::There).count();
-        // With packets among the missing that can't be saved, parity would have to make up for
-        // those too: then each of the others is repeated.
-        let by_parity = !self.open && self.len() > 1 && saveable == missing;
-        let need = if by_parity { missing.saturating_sub(self.parity_there) } else { saveable };
-        // Parity under way may be lost as well. At the last chance it is too late to wait and see.
         let chances = outlook.chances(deadline, now);
-        let under_way = if chances > 1 { self.in_flight.first } else { self.unheard(outlook, now) };
-        let lost = need.saturating_sub(under_way);
-        let wanted = outlook.repair(self.target, lost, chances);
-        let most = lost.saturating_add(outlook.most_margin(lost * 2, deadline, now));
-        let due = wanted.min(most).saturating_sub(self.in_flight.repair);
+        let short = |lost: usize, sent: usize| {
+            let most = lost.saturating_add(outlook.most_margin(lost * 2, deadline, now));
+            outlook.repair(self.target, lost, chances).min(most).saturating_sub(sent)
+        };
+        let saveable = self.saveable(outlook, now).count();
+        let missing = self.packets.iter().filter(|packet| packet.place != Place::There).count();
+        let repairs = self.in_flight.repair;
+        // What is under way is waited for, while there is another chance. At the last one parity under
+        // way counts as sent with what is sent now, and may be lost like that.
+        let (awaited, to_decode, sent) = if chances > 1 {
+            let first = self.in_flight.first;
+            (first, first, repairs)
+        } else {
+            let unknown = self.packets.iter().filter(|packet| !packet.heard_of).count();
+            let parity = self.in_flight.first.saturating_sub(unknown);
+            (self.unheard(outlook, now), unknown, repairs + parity)
+        };
+        let mut lost = missing.saturating_sub(self.parity_there + to_decode);
+        let mut due = short(lost, sent);
+        // With packets among the missing that can't be saved, parity sent now would have to make up for
+        // those too: then each of the others is repeated, unless what is under way will do.
+        let decodes = !self.open && self.len() > 1;
+        let by_parity = decodes && (saveable == missing || due == 0);
+        if !by_parity {
+            lost = saveable.saturating_sub(awaited);
+            due = short(lost, repairs);
+        }
         let absent = self.saveable(outlook, now).filter(|(_, packet)| packet.in_flight == 0);
         let mut help: Vec<Help> = absent.take(due).map(|(row, _)| Help::Packet(row)).collect();
-        let pressing = help.len().max(lost.saturating_sub(self.in_flight.repair)).min(due);
+        let pressing = help.len().max(lost.saturating_sub(repairs)).min(due);
         let margin = due - help.len();
         if by_parity {
             help.extend(std::iter::repeat_n(Help::Parity, margin));
@@ -397,6 +412,38 @@ mod tests {
         assert_eq!(group.help(&outlook, after(50)), (vec![], 0));
         let (help, pressing) = group.help(&outlook, after(90));
         assert_eq!((&help[..2], pressing), (&[Help::Packet(1), Help::Packet(3)][..], 2));
+    }
+
+    #[test]
+    fn at_the_last_chance_parity_under_way_counts_as_sent() {
+        let (mut group, outlook) = (group(), outlook(0.3));
+        group.close(&outlook, NOW);
+        lose(&mut group, &[1, 3]);
+        let alone = group.help(&outlook, after(90)).0.len();
+        (0..3).for_each(|_| group.note_sending(Help::Parity, Wave::First));
+        assert_eq!(group.help(&outlook, after(90)).0.len(), alone - 3);
+        (3..alone).for_each(|_| group.note_sending(Help::Parity, Wave::First));
+        assert_eq!(group.help(&outlook, after(90)), (vec![], 0));
+        group.handle_outcome(Help::Parity, Wave::First, Outcome::Lost);
+        assert!(!group.help(&outlook, after(90)).0.is_empty());
+    }
+
+    #[test]
+    fn what_parity_under_way_rebuilds_is_not_repeated_though_some_could_not_be() {
+        let mut group = Group::new(Class::Video, NOW, Duration::from_millis(10), TYPICAL);
+        group.add(Bytes::from_static(b"early"), 1, after(100), NOW);
+        (1..5).for_each(|row| {
+            group.add(Bytes::from(vec![row; 9]), 1, after(120), NOW);
+        });
+        let outlook = outlook(0.3);
+        group.close(&outlook, NOW);
+        (0..12).for_each(|_| group.note_sending(Help::Parity, Wave::First));
+        lose(&mut group, &[0, 3]);
+        // The first can't be saved any more, but by what was sent before.
+        assert_eq!(group.help(&outlook, after(90)), (vec![], 0));
+        (0..12).for_each(|_| group.handle_outcome(Help::Parity, Wave::First, Outcome::Lost));
+        let (help, _) = group.help(&outlook, after(90));
+        assert!(!help.is_empty() && help.iter().all(|&help| help == Help::Packet(3)), "{help:?}");
     }
 
     #[test]

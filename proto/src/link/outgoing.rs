@@ -146,7 +146,7 @@ impl Outgoing {
         arrive_by: Timestamp,
         now: Timestamp,
     ) -> (u64, Shard) {
-        let lane = lane(class, self.outlook.chances(arrive_by, now));
+        let lane = lane(class, self.outlook.chances_of_group(arrive_by, now));
         self.rhythm[lane].note(now);
         if let Some(id) = self.open[lane]
             && self.groups.get(&id).is_some_and(|group| group.flush_at() <= now)
@@ -315,7 +315,7 @@ impl Outgoing {
         let lonely = self.rhythm[lane].gap > wait / 2;
         let wait = if lonely { wait.min(SHORTEST_OPEN) } else { wait };
         // Where all help goes along, long groups need less of it: the law of large numbers.
-        let chances = self.outlook.chances(arrive_by, now);
+        let chances = self.outlook.chances_of_group(arrive_by, now);
         let enough = if chances > 1 { TYPICAL } else { MAX_DATA };
         let class = Class::ALL[lane / PATIENT];
         self.groups.insert(id, Group::new(class, now, wait, enough));

@@ -13,6 +13,10 @@ const REPORT_TIMER: Duration = Duration::from_millis(10);
 /// Groups that could wait for less would be too short.
 const WORTH_WAITING: Duration = Duration::from_millis(2);
 
+/// A group does not count on a chance with less to spare: it would be gone with the first report that
+/// is lost, and for the packets that came first while others joined them.
+const SURE: Duration = Duration::from_millis(6);
+
 /// See the module. Renewed with each report.
 #[derive(Clone, Debug)]
 pub(super) struct Outlook {
@@ -42,6 +46,11 @@ impl Outlook {
         1 + usize::try_from(rounds).unwrap_or(usize::MAX - 1).min(1000)
     }
 
+    /// How often a group that such a packet begins can count on being helped.
+    pub(super) fn chances_of_group(&self, arrive_by: Timestamp, now: Timestamp) -> usize {
+        self.chances(arrive_by.minus(SURE), now)
+    }
+
     /// The plan for groups with that target.
     pub(super) fn plan(&self, target: Target) -> &'static Plan {
         Plan::of(self.point, target)
@@ -65,17 +74,15 @@ impl Outlook {
         }
     }
 
-    /// How long a group may wait for more packets: as long as that costs none of its chances, if
-    /// that is long enough to matter.
+    /// How long a group may wait for more packets: as long as that costs none of its chances.
     pub(super) fn spare_time(&self, arrive_by: Timestamp, now: Timestamp) -> Duration {
         let slack = arrive_by.since(now + self.one_way);
-        let rest = self.rest(slack);
-        match self.chances(arrive_by, now) {
+        match self.chances_of_group(arrive_by, now) {
             // Parity must still follow in time, in parts where losses come in bursts.
             0 | 1 if self.spread.is_zero() => slack * 3 / 4,
             0 | 1 => slack / 2,
-            _ if rest < WORTH_WAITING => slack / 4,
-            _ => rest * 2, // that of the packet in the middle counts
+            // That of the packet in the middle counts.
+            chances => (slack - self.round * (chances - 1) as u32) * 2,
         }
     }
 
@@ -87,10 +94,10 @@ impl Outlook {
     }
 
     /// When to send a margin at the latest, in parts where losses come in bursts; but not before
-    /// there should be a report of what is sent now.
+    /// there should be a report of what is sent now, if that is early enough.
     pub(super) fn last_chance(&self, deadline: Timestamp, now: Timestamp) -> Timestamp {
         let latest = deadline.minus(self.one_way + WORTH_WAITING + self.spread * 4);
-        latest.max(now + self.round + REPORT_TIMER)
+        latest.max(now + self.round + REPORT_TIMER).min(deadline.minus(self.one_way))
     }
 
     /// How many shards of a margin are of use to so many packets. The plan counts its shards as
@@ -151,6 +158,14 @@ mod tests {
             [4, 4, 40]
         );
         assert_eq!(outlook.last_chance(deadline, now), now + Duration::from_millis(78));
-        assert_eq!(outlook.last_chance(now, now), now + Duration::from_millis(54));
+        // Too late for the reports by timer, but not for what depends on it.
+        let tight = now + Duration::from_millis(65);
+        assert_eq!(outlook.last_chance(tight, now), now + Duration::from_millis(45));
+        for (millis, chances) in [(66, 1), (70, 2), (113, 2), (114, 3)] {
+            let arrive_by = now + Duration::from_millis(millis);
+            assert_eq!(outlook.chances_of_group(arrive_by, now), chances, "{millis} ms");
+        }
+        assert_eq!(outlook.spare_time(now + Duration::from_millis(74), now).as_millis(), 20);
+        assert_eq!(outlook.spare_time(now + Duration::from_millis(68), now).as_millis(), 24);
     }
 }

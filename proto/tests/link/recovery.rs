@@ -146,6 +146,25 @@ fn without_time_for_a_round_trip_parity_does_it_alone() {
 }
 
 #[test]
+fn time_that_hardly_makes_another_round_does_no_harm() {
+    // A round is some 44 ms here, and 20 ms is propagation.
+    for (loss, most) in [(0.1, 5e-4), (0.3, 2e-3)] {
+        let of = |millis| {
+            let deadline = Duration::from_millis(millis);
+            let runs =
+                (0..2).map(|seed| run(Channel::lossy(loss), Flow { deadline, ..VIDEO }, seed));
+            runs.fold((0.0, 0.0), |sum, run| (sum.0 + run.missed / 2.0, sum.1 + run.cost / 2.0))
+        };
+        let (_, without) = of(60);
+        for millis in [64, 66, 68, 70, 73] {
+            let (missed, cost) = of(millis);
+            assert!(missed < most, "{loss} {millis} ms: missed {missed}");
+            assert!(cost < without * 1.04, "{loss} {millis} ms: {cost}, without {without}");
+        }
+    }
+}
+
+#[test]
 fn a_step_of_loss_is_met_within_half_a_second() {
     for seed in 0..3 {
         let mut bench = Bench::new(Channel::lossy(0.0), seed);
