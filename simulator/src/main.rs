@@ -158,11 +158,15 @@ fn run(command: Command) -> anyhow::Result<bool> {
 
 /// Whether the run came to its end and what the world asserts is so; else says what is not.
 fn holds(outcome: &Outcome) -> bool {
-    let broken = outcome.broken();
-    for figure in &broken {
+    hold(&outcome.broken()) && !outcome.interrupted()
+}
+
+/// Whether there is no figure that is not as asserted; else tells them.
+fn hold(broken: &[String]) -> bool {
+    for figure in broken {
         eprintln!("not as asserted: {figure}");
     }
-    broken.is_empty() && !outcome.interrupted()
+    broken.is_empty()
 }
 
 fn seeded(world: World, options: &Options) -> World {

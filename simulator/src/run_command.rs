@@ -16,7 +16,7 @@ use tradewind_simulator::what_if::{self, WhatIf};
 use tradewind_simulator::world::{LinkId, World, WorldError};
 
 use crate::terminal::Terminal;
-use crate::{Options, holds, print, seeded};
+use crate::{Options, hold, holds, print, seeded};
 
 #[derive(Args)]
 pub struct RunArgs {
@@ -28,8 +28,8 @@ pub struct RunArgs {
     /// Each change by itself, then all together. "remove PLACE", "kill PLACE [at TIME]",
     /// "cut A B [at TIME]", "add link A B DELAY LOSS" (or no LOSS), "delay A B SPAN", "loss A B SHARE",
     /// "rate A B RATE", "demand xN [of TRAFFIC]", "deny PLACE", "policy NAME"; a place is a PoP,
-    /// region, country or provider. All are described in simulator/README.md. With --out, each of these
-    /// runs has a folder in DIR with its report.
+    /// region, country or provider. All are described in simulator/README.md. What the world asserts must
+    /// be so in every run. With --out, each of these runs has a folder in DIR with its report.
     #[arg(long, value_name = "CHANGE", conflicts_with_all = ["pcap", "baselines", "no_baselines"])]
     what_if: Vec<WhatIf>,
     #[command(flatten)]
@@ -131,7 +131,7 @@ fn captured_text(Captured { packets, left_out }: Captured, path: &Path) -> Strin
     }
 }
 
-/// Whether all runs came to their end.
+/// Whether all runs came to their end, with what the world asserts.
 fn compare(args: &RunArgs, world: &World) -> anyhow::Result<bool> {
     let mut terminal = Terminal::new()?;
     let mut cases = 0..;
@@ -165,5 +165,5 @@ fn compare(args: &RunArgs, world: &World) -> anyhow::Result<bool> {
             writeln!(out, "{remark}")?;
         }
     }
-    Ok(comparison.is_whole())
+    Ok(hold(&comparison.broken()) && comparison.is_whole())
 }

@@ -14,7 +14,8 @@ const REPORT_TIMER: Duration = Duration::from_millis(10);
 const WORTH_WAITING: Duration = Duration::from_millis(2);
 
 /// A group does not count on a chance with less to spare: it would be gone with the first report that
-/// is lost, and for the packets that came first while others joined them.
+/// is lost, and for the packets that came first while others joined them. Under bursts even such a chance
+/// is worth more than the parity that would take its place.
 const SURE: Duration = Duration::from_millis(6);
 
 /// See the module. Renewed with each report.
@@ -48,7 +49,8 @@ impl Outlook {
 
     /// How often a group that such a packet begins can count on being helped.
     pub(super) fn chances_of_group(&self, arrive_by: Timestamp, now: Timestamp) -> usize {
-        self.chances(arrive_by.minus(SURE), now)
+        let spare = if self.spread.is_zero() { SURE } else { WORTH_WAITING };
+        self.chances(arrive_by.minus(spare), now)
     }
 
     /// The plan for groups with that target.
@@ -161,11 +163,18 @@ mod tests {
         // Too late for the reports by timer, but not for what depends on it.
         let tight = now + Duration::from_millis(65);
         assert_eq!(outlook.last_chance(tight, now), now + Duration::from_millis(45));
-        for (millis, chances) in [(66, 1), (70, 2), (113, 2), (114, 3)] {
+        let calm = Outlook { spread: Duration::ZERO, ..outlook.clone() };
+        for (outlook, millis, chances, wait) in [
+            (&calm, 69, 1, 36_750), // with a second chance for the first only
+            (&calm, 70, 2, 12_000),
+            (&calm, 113, 2, 98_000),
+            (&calm, 114, 3, 12_000),
+            (&outlook, 65, 1, 22_500),
+            (&outlook, 66, 2, 4_000),
+        ] {
             let arrive_by = now + Duration::from_millis(millis);
             assert_eq!(outlook.chances_of_group(arrive_by, now), chances, "{millis} ms");
+            assert_eq!(outlook.spare_time(arrive_by, now).as_micros(), wait, "{millis} ms");
         }
-        assert_eq!(outlook.spare_time(now + Duration::from_millis(74), now).as_millis(), 20);
-        assert_eq!(outlook.spare_time(now + Duration::from_millis(68), now).as_millis(), 24);
     }
 }

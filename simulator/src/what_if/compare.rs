@@ -109,6 +109,16 @@ impl Comparison {
         self.cases.iter().all(|case| !case.outcome.interrupted())
     }
 
+    /// What the world asserts and is not so, a sentence each that begins with the case. Nothing is
+    /// asked of traffic that was taken out.
+    pub fn broken(&self) -> Vec<String> {
+        let of = |case: &Case| -> Vec<String> {
+            let broken = case.outcome.broken().into_iter();
+            broken.map(|figure| format!("{}: {figure}", case.name())).collect()
+        };
+        self.cases.iter().flat_map(of).collect()
+    }
+
     /// Every flow or group: a row before, and one for each case.
     pub fn table(&self) -> Table {
         let header = ["flow", "what if", "in time %", "median ms", "p99 ms", "route at the end"];

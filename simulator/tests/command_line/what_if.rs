@@ -66,6 +66,14 @@ fn before_and_after_stand_side_by_side() {
     let changed = ["deny CN", "demand x2", "deny CN + demand x2"]
         .map(|what| format!("world, what if: {what}"));
     assert_eq!((titles[0].as_str(), &titles[1..]), ("world", &changed[..]));
+    // The way without b takes 50 ms.
+    std::fs::write(&world, format!("{WORLD}[assert]\ndelay_median = \"30ms\"\n")).unwrap();
+    let output = run(&["--what-if", "demand x2", "--what-if", "deny CN"]);
+    let told: Vec<_> =
+        stderr(&output).lines().filter(|line| line.contains("assert")).map(str::to_owned).collect();
+    assert_eq!((output.status.code(), told.len()), (Some(1), 2), "{told:?}");
+    assert!(told[0].starts_with("not as asserted: deny CN: "), "{told:?}");
+    assert!(told[1].starts_with("not as asserted: demand x2 + deny CN: "), "{told:?}");
     for (change, wanted) in [
         ("remove d", ": what if \"remove d\": no PoP, region, country or provider is called \"d\""),
         ("cut a", "write \"cut A B [at TIME]\", not \"cut a\""),
