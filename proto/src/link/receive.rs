@@ -222,10 +222,12 @@ impl Link {
     /// grows nothing is late by the mean of the past.
     fn patience(&self, delay: i64) -> Patience {
         let jitter = self.delay_tx.jitter();
+        let per_byte = |bps| Duration::from_secs(8).div_f64(bps as f64);
         Patience {
             raw_delay: self.delay_tx.smoothed().map_or(delay, |usual| usual.max(delay)),
             reordering: jitter * 2,
             tail: jitter * 4 + TAIL_MARGIN,
+            per_byte: self.rate.capacity_bps().map_or(Duration::ZERO, per_byte),
         }
     }
 

@@ -76,8 +76,11 @@ pub(super) struct Patience {
     pub(super) raw_delay: i64,
     /// With later numbers there already.
     pub(super) reordering: Duration,
-    /// Without.
+    /// Without, ...
     pub(super) tail: Duration,
+    /// ... and for each of its bytes, what the link takes for one: the usual delay is mostly that of
+    /// heartbeats, which are small.
+    pub(super) per_byte: Duration,
 }
 
 /// What a report said beyond single fates.
@@ -174,9 +177,9 @@ impl SentLog {
             let behind = largest as i32 - at as i32;
             let fate = match arrived(report, behind) {
                 Some(true) => Fate::Arrived,
-                Some(false) if patience.is_over(entry.at, reported_at, behind) => Fate::Lost,
+                Some(false) if patience.is_over(entry, reported_at, behind) => Fate::Lost,
                 None if behind > 0 => Fate::Forgotten,
-                None if patience.is_over(entry.at, reported_at, behind) => Fate::Lost,
+                None if patience.is_over(entry, reported_at, behind) => Fate::Lost,
                 None if behind < 0 => break, // so is what was sent later
                 _ => continue,
             };
@@ -233,9 +236,12 @@ impl Covered {
 }
 
 impl Patience {
-    fn is_over(&self, sent_at: Timestamp, reported_at: Timestamp, behind: i32) -> bool {
-        let wait = if behind >= REORDERING { self.reordering } else { self.tail };
-        let late = reported_at.micros_after(sent_at).saturating_sub(self.raw_delay);
+    fn is_over(&self, entry: &Entry, reported_at: Timestamp, behind: i32) -> bool {
+        let wait = match behind {
+            REORDERING.. => self.reordering,
+            _ => self.tail + self.per_byte * entry.bytes.into(),
+        };
+        let late = reported_at.micros_after(entry.at).saturating_sub(self.raw_delay);
         late >= i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)
     }
 }
@@ -259,6 +265,7 @@ mod tests {
         raw_delay: 20_000,
         reordering: Duration::from_millis(1),
         tail: Duration::from_millis(5),
+        per_byte: Duration::ZERO,
     };
 
     fn at(millis: u64) -> Timestamp {
@@ -323,6 +330,22 @@ mod tests {
         );
         assert_eq!(fates(&mut log, &report(1, &[0x80]), at(27)), [(2, Outcome::Lost)]);
         assert_eq!(fates(&mut log, &report(1, &[0x80]), at(28)), [(3, Outcome::Lost)]);
+    }
+
+    #[test]
+    fn a_large_packet_of_the_tail_may_take_longer_than_a_small_one() {
+        let slow = Patience { per_byte: Duration::from_micros(8), ..PATIENCE };
+        for (bytes, lost_after) in [(13, 26), (1250, 35)] {
+            let mut log = log(1);
+            log.push(packet(1), bytes, at(0));
+            let mut lost = |millis| {
+                let mut fates = Vec::new();
+                log.handle_report(&report(0, &[]), at(millis), slow, &mut fates);
+                fates.contains(&(packet(1), Outcome::Lost))
+            };
+            assert!(!lost(lost_after - 1), "{bytes} bytes");
+            assert!(lost(lost_after), "{bytes} bytes");
+        }
     }
 
     #[test]

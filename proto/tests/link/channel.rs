@@ -15,6 +15,8 @@ use tradewind_proto::units::{
 };
 
 pub const DATAGRAM: usize = 1414;
+/// Bytes of IP, UDP and QUIC around a datagram.
+const HEADERS: usize = 57;
 
 /// What the channel does to datagrams, the same in both directions unless changed.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +28,21 @@ pub struct Channel {
     pub burst: f64,
     pub duplicate: f64,
     pub corrupt: f64,
+    /// Bits per second of a bottleneck; 0 for none.
+    pub rate: u64,
 }
 
 impl Channel {
     /// 20 ms each way and so much independent loss.
     pub fn lossy(loss: f64) -> Self {
         let delay = Duration::from_millis(20);
-        Self { delay, jitter: Duration::ZERO, loss, burst: 0.0, duplicate: 0.0, corrupt: 0.0 }
+        let (burst, duplicate, corrupt) = (0.0, 0.0, 0.0);
+        Self { delay, jitter: Duration::ZERO, loss, burst, duplicate, corrupt, rate: 0 }
+    }
+
+    /// 20 ms each way, and so many bits per second.
+    pub fn narrow(rate: u64) -> Self {
+        Self { rate, ..Self::lossy(0.0) }
     }
 }
 
@@ -43,6 +53,8 @@ pub struct End {
     pub received: Vec<(Timestamp, Inbound)>,
     pub liveness: Vec<Liveness>,
     bad: bool,
+    /// When the bottleneck will have sent all that this end gave it.
+    free_at: Timestamp,
 }
 
 pub struct Bench {
@@ -76,7 +88,8 @@ impl Bench {
             let peer_clock_offset = clocks[1 - at] - clocks[at];
             let config = LinkConfig { datagram: DATAGRAM, peer_clock_offset, recovery };
             let link = Link::new(config, shifted(now, clocks[at]));
-            End { link, clock: clocks[at], received: Vec::new(), liveness: Vec::new(), bad: false }
+            let (received, liveness) = (Vec::new(), Vec::new());
+            End { link, clock: clocks[at], received, liveness, bad: false, free_at: now }
         };
         Self {
             ends: [end(0), end(1)],
@@ -171,6 +184,7 @@ impl Bench {
 
     fn carry(&mut self, from: usize, datagram: Bytes) {
         let channel = self.channels[from];
+        let sent_at = self.pass_bottleneck(from, channel, datagram.len());
         let copies = 1 + usize::from(self.random.random_bool(channel.duplicate));
         for _ in 0..copies {
             if self.is_lost(from, channel) {
@@ -185,9 +199,20 @@ impl Bench {
                 datagram = bytes.into();
             }
             self.count += 1;
-            let at = (self.now + channel.delay + jitter, self.count);
+            let at = (sent_at + channel.delay + jitter, self.count);
             self.in_flight.insert(at, (1 - from, datagram));
         }
+    }
+
+    /// When a datagram that is sent now has left the bottleneck, whose queue has no end.
+    fn pass_bottleneck(&mut self, from: usize, channel: Channel, len: usize) -> Timestamp {
+        if channel.rate == 0 {
+            return self.now;
+        }
+        let micros = (len + HEADERS) as u64 * 8_000_000 / channel.rate;
+        let free_at = &mut self.ends[from].free_at;
+        *free_at = self.now.max(*free_at) + Duration::from_micros(micros);
+        *free_at
     }
 
     fn is_lost(&mut self, from: usize, channel: Channel) -> bool {

@@ -244,3 +244,24 @@ fn a_direction_of_nothing_but_heartbeats_is_not_taken_for_dead() {
         assert_eq!(downs, [[0; 2]; 3], "{name}");
     }
 }
+
+/// The delay is mostly that of heartbeats, which pass a narrow link ten times as fast as packets.
+#[test]
+fn packets_that_take_their_time_on_a_narrow_link_are_not_taken_for_lost() {
+    let mut again = Vec::new();
+    for gap in 12..=17 {
+        let mut bench = warm(Channel::narrow(1_000_000), 1);
+        for seq in 0..400 {
+            let _ = bench.send(seq, 1200, 300 * MILLI);
+            bench.run_for(5 * MILLI); // too much: so the link learns what it carries
+        }
+        bench.run_for(Duration::from_secs(2));
+        let before = bench.counters(0).repeat_tx;
+        for seq in 1_000..2_000 {
+            bench.send(seq, 1200, 300 * MILLI).unwrap();
+            bench.run_for(gap * MILLI);
+        }
+        again.push((gap, bench.counters(0).repeat_tx - before));
+    }
+    assert!(again.iter().all(|(_, again)| *again == 0), "ms, of 1,000 packets: {again:?}");
+}
