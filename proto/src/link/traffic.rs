@@ -11,6 +11,8 @@ const SLOT: Duration = Duration::from_millis(100);
 const MOST_REDUNDANCY: f64 = 1.5;
 /// From this share of refused bytes on the link is overloaded: that is not the burst of a moment.
 const OVERLOAD: f64 = 0.05;
+/// Nor is a queue that was not empty for so long.
+const STANDS: Duration = Duration::from_millis(300);
 /// So long after the first overload it is remembered, ...
 const FIRST_MEMORY: Duration = Duration::from_secs(10);
 /// ... after each further one that soon follows twice as long, ...
@@ -48,16 +50,28 @@ pub(super) struct Traffic {
     /// When the slot in use began, and which it is.
     since: Timestamp,
     current: usize,
+    /// Bytes that wait to be sent, and since when some do.
+    waiting: u64,
+    waiting_since: Option<Timestamp>,
     overload: Option<Overload>,
 }
 
 impl Traffic {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { slots: [Slot::default(); SLOTS], since: now, current: 0, overload: None }
+        Self {
+            slots: [Slot::default(); SLOTS],
+            since: now,
+            current: 0,
+            waiting: 0,
+            waiting_since: None,
+            overload: None,
+        }
     }
 
-    /// Moves on to the slot of `now`.
-    pub(super) fn advance(&mut self, now: Timestamp) {
+    /// Moves on to the slot of `now`, when so many bytes wait to be sent.
+    pub(super) fn advance(&mut self, waiting: usize, now: Timestamp) {
+        self.waiting = waiting as u64;
+        self.waiting_since = (waiting > 0).then(|| self.waiting_since.unwrap_or(now));
         let passed = now.since(self.since).as_micros() / SLOT.as_micros();
         if passed > 0 {
             self.judge(now);
@@ -93,7 +107,8 @@ impl Traffic {
     fn judge(&mut self, now: Timestamp) {
         let refused: u64 = self.slots.iter().map(|slot| slot.refused).sum();
         let demand = self.asked_bps();
-        if (refused * 8) as f64 <= demand as f64 * OVERLOAD {
+        let stands = self.waiting_since.is_some_and(|since| now.since(since) >= STANDS);
+        if !stands && (refused * 8) as f64 <= demand as f64 * OVERLOAD {
             return;
         }
         let (most, memory) = match self.overload {
@@ -136,8 +151,9 @@ impl Traffic {
         self.asked_bps().max(overload.map_or(0, |overload| overload.demand))
     }
 
+    /// What waits was to be sent, too: on a slow link it does so for long before any of it is refused.
     fn asked_bps(&self) -> u64 {
-        self.bps(|slot| slot.total + slot.refused)
+        self.bps(|slot| slot.total + slot.refused) + self.waiting * 8
     }
 
     fn bps(&self, of: fn(&Slot) -> u64) -> u64 {
@@ -158,9 +174,9 @@ mod tests {
         traffic.note_redundant(149_000);
         assert_eq!(traffic.redundancy(), 1.49);
         assert!(traffic.allows_redundant(1000) && !traffic.allows_redundant(1001));
-        traffic.advance(start + Duration::from_millis(950));
+        traffic.advance(0, start + Duration::from_millis(950));
         assert!(!traffic.allows_redundant(1001));
-        traffic.advance(start + Duration::from_secs(3600));
+        traffic.advance(0, start + Duration::from_secs(3600));
         assert!(!traffic.allows_redundant(100_000) && traffic.allows_redundant(1001));
     }
 
@@ -169,7 +185,7 @@ mod tests {
         let start = Timestamp::from_micros(1_000_000);
         let mut traffic = Traffic::new(start);
         for step in 0..30 {
-            traffic.advance(start + SLOT * step);
+            traffic.advance(0, start + SLOT * step);
             traffic.note_datagram(1000);
         }
         assert_eq!(traffic.load_bps(), 80_000);
@@ -182,12 +198,12 @@ mod tests {
         let mut now = start;
         let mut run = |sent: usize, refused, slots: u32| {
             for _ in 0..slots {
-                traffic.advance(now);
+                traffic.advance(0, now);
                 traffic.note_datagram(sent);
                 traffic.note_refused(refused);
                 now = now + SLOT;
             }
-            traffic.advance(now);
+            traffic.advance(0, now);
             traffic.demand_bps(now)
         };
         assert!((7_200_000..8_100_000).contains(&run(100_000, 1_000, 20)), "a burst of a moment");
@@ -201,5 +217,19 @@ mod tests {
         run(0, 0, 1_000);
         run(100_000, 100_000, 20);
         assert_eq!(run(0, 0, 120), 0, "long ago: as the first time");
+    }
+
+    #[test]
+    fn what_waits_is_asked_for_and_a_queue_that_stands_is_an_overload() {
+        let start = Timestamp::from_micros(1_000_000);
+        for (waiting, slots, remembered) in [(50_000, 3, false), (50_000, 4, true), (0, 4, false)] {
+            let mut traffic = Traffic::new(start);
+            traffic.advance(waiting, start);
+            assert_eq!(traffic.demand_bps(start), waiting as u64 * 8);
+            (0..slots).for_each(|slot| traffic.advance(waiting, start + SLOT * slot));
+            let later = start + Duration::from_secs(5);
+            traffic.advance(0, later);
+            assert_eq!(traffic.demand_bps(later) > 0, remembered, "{waiting} for {slots} slots");
+        }
     }
 }

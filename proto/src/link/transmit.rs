@@ -84,7 +84,7 @@ impl Link {
     /// The next datagram to send now, if there is one. Call until `None`.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<Bytes> {
         self.now = self.now.max(now);
-        self.traffic.advance(now);
+        self.traffic.advance(self.queue.bytes(), now);
         self.pack_control(now);
         let datagram = match self.packer.is_empty() && self.train.1 > 0 {
             true => self.pack_probe(now),

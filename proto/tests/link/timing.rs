@@ -265,3 +265,29 @@ fn packets_that_take_their_time_on_a_narrow_link_are_not_taken_for_lost() {
     }
     assert!(again.iter().all(|(_, again)| *again == 0), "ms, of 1,000 packets: {again:?}");
 }
+
+#[test]
+fn a_queue_that_only_grows_is_more_than_the_link_carries() {
+    let mut bench = warm(Channel::narrow(2_000_000), 1);
+    let mut seq = 0;
+    let mut send = |bench: &mut Bench, gap: Duration, span: Duration| {
+        let until = bench.now + span;
+        while bench.now < until {
+            let _ = bench.send(seq, 1200, 400 * MILLI);
+            seq += 1;
+            bench.run_for(gap);
+        }
+        let quality = bench.ends[0].link.quality();
+        quality.demand_bps as f64 / quality.capacity_bps.unwrap_or(u64::MAX) as f64
+    };
+    send(&mut bench, 4 * MILLI, Duration::from_secs(1)); // so the link learns what it carries
+    send(&mut bench, 20 * MILLI, Duration::from_secs(40));
+    let expired = bench.counters(0).expired_tx();
+    // 2.02 Mbit/s with all headers; nothing is late yet.
+    let used = send(&mut bench, Duration::from_micros(5_200), Duration::from_millis(1500));
+    assert_eq!(bench.counters(0).expired_tx(), expired);
+    assert!(used >= 0.99, "{used} of the capacity was asked for");
+    // Else it looked free as soon as the traffic has left for another way, and would come back.
+    let used = send(&mut bench, Duration::from_secs(1), Duration::from_secs(8));
+    assert!(used >= 0.99, "{used} is remembered");
+}
