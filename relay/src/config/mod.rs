@@ -97,7 +97,8 @@ pub struct Overlay {
 /// With which relays to keep links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mesh {
-    /// All up to 64 PoPs, above that the nearest 16 and 8 spread out.
+    /// All up to 64 PoPs, above that the nearest 16, 8 spread out and up to 8 that flows go to or
+    /// come from.
     #[default]
     Auto,
     /// All.

@@ -217,7 +217,14 @@ impl<T: Trust> Node<T> {
         }
         self.members = self.control.lsdb().members().len();
         if self.mesh != Mesh::Peers {
-            let wanted = mesh::wanted(self.control.lsdb(), &self.tables, self.own, self.mesh);
+            let wanted = mesh::wanted(
+                self.control.lsdb(),
+                &self.tables,
+                self.own,
+                self.mesh,
+                || self.edge.flows_by_peer(),
+                |peer| self.neighbours.get(peer).is_some(),
+            );
             let keys: BTreeSet<_> = wanted.iter().map(|(key, ..)| *key).collect();
             let own = (self.incarnation, self.own);
             let wanted = wanted.into_iter().map(|(key, address, incarnation)| {

@@ -74,7 +74,8 @@ pub struct NodeConfig {
 /// Which members become neighbours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mesh {
-    /// All of up to 64 members; of more, the nearest 16 and 8 spread out.
+    /// All of up to 64 members; of more, the nearest 16, 8 spread out and up to 8 that flows go to
+    /// or come from.
     #[default]
     Auto,
     /// All.

@@ -25,7 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tradewind_proto::link::Liveness;
 use tradewind_proto::packet::Path;
-use tradewind_proto::units::{PopId, Timestamp};
+use tradewind_proto::units::{PopId, PopKey, Timestamp};
 use tradewind_relay::node::{Mesh, mesh};
 use tradewind_router::explain::{Explanation, Target};
 
@@ -408,7 +408,7 @@ fn sent(traffic: &Traffic, elapsed: Duration) -> u64 {
 }
 
 /// The pairs of PoPs that become neighbours, each as its two directions, by the rule of the mesh
-/// applied to the links' delays.
+/// applied to the links' delays and to all flows of the world.
 fn joined(world: &World) -> BTreeSet<(LinkId, LinkId)> {
     let both = |(a, b): &LinkId| match a < b {
         true => ((a.clone(), b.clone()), (b.clone(), a.clone())),
@@ -416,6 +416,12 @@ fn joined(world: &World) -> BTreeSet<(LinkId, LinkId)> {
     };
     if world.mesh != Mesh::Auto || world.pops.len() <= mesh::FULL_UP_TO {
         return world.links.keys().map(both).collect();
+    }
+    let mut flows: BTreeMap<&PopId, BTreeMap<PopKey, usize>> = BTreeMap::new();
+    for Traffic { from, to, .. } in &world.traffic {
+        for (own, peer) in [(from, to), (to, from)] {
+            *flows.entry(own).or_default().entry(peer.key()).or_default() += 1;
+        }
     }
     let mut joined = BTreeSet::new();
     for pop in &world.pops {
@@ -427,7 +433,9 @@ fn joined(world: &World) -> BTreeSet<(LinkId, LinkId)> {
             .map(|(l, s)| (s.mean_delay(), l))
             .collect();
         others.sort();
-        joined.extend(mesh::near_and_spread(others).into_iter().map(|(_, link)| both(link)));
+        let flows = flows.remove(&pop.id).unwrap_or_default();
+        let chosen = mesh::chosen(&others, |(_, link)| link.1.key(), &flows, |_| false);
+        joined.extend(chosen.into_iter().map(|(_, link)| both(link)));
     }
     joined
 }

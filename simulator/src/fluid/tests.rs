@@ -97,3 +97,22 @@ fn a_world_without_a_way_is_refused() {
     let error = crate::simulation::run(&world, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("no route for traffic \"media\" from a to b"), "{error}");
 }
+
+#[test]
+fn a_large_mesh_has_the_direct_links_of_flows_and_few_others() {
+    // In a row, so that the mesh of the first PoP leaves out the last.
+    let mut text = "[run]\nmesh='auto'\nfidelity='flow'\n".to_owned();
+    for a in 0..70 {
+        text += &format!("[[pop]]\nid='p{a}'\n");
+        for b in 0..a {
+            text += &format!("[[link]]\nbetween=['p{a}','p{b}']\ndelay='{}ms'\n", 10 + a - b);
+        }
+    }
+    let flow = |to| format!("[[traffic]]\nfrom='p0'\nto='p{to}'\npps=50\nsize=160\n");
+    let joined = |text: &str| joined(&World::parse("test", text).unwrap());
+    let without = joined(&format!("{text}{}", flow(1)));
+    let with = joined(&[text, flow(1), flow(69)].concat());
+    let added: Vec<_> = with.difference(&without).map(|((a, b), _)| format!("{a} {b}")).collect();
+    assert_eq!(added, ["p0 p69"]);
+    assert!(without.is_subset(&with) && without.len() < 70 * 24, "{}", without.len());
+}

@@ -10,6 +10,7 @@ mod full;
 mod members;
 #[path = "../../examples/failover/mesh.rs"]
 mod mesh;
+mod partners;
 mod policies;
 mod triangle;
 mod work;

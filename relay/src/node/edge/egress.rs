@@ -317,6 +317,11 @@ impl Egress {
         disjoint.map(|(id, flow)| (flow.terms.policy, id.ingress))
     }
 
+    /// The relay at which each flow enters.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PopKey> {
+        self.flows.keys().map(|id| id.ingress)
+    }
+
     /// How many flows there are.
     pub(super) fn count(&self) -> usize {
         self.flows.len()

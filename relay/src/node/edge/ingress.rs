@@ -336,6 +336,11 @@ impl Ingress {
         disjoint.filter_map(|flow| Some((flow.terms.policy, flow.egress?)))
     }
 
+    /// The relay that serves each flow.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PopKey> {
+        self.flows.values().filter_map(|flow| flow.egress)
+    }
+
     /// How many flows there are.
     pub(super) fn count(&self) -> usize {
         self.flows.len()

@@ -318,6 +318,15 @@ impl Edge {
         self.ingress.pairs().chain(self.egress.pairs()).collect()
     }
 
+    /// How many flows have their other end at which relay. Looks at all of them.
+    pub fn flows_by_peer(&self) -> BTreeMap<PopKey, usize> {
+        let mut flows = BTreeMap::new();
+        for peer in self.ingress.peers().chain(self.egress.peers()) {
+            *flows.entry(peer).or_default() += 1;
+        }
+        flows
+    }
+
     /// How many flows there are at tunnels, and how many at services.
     pub fn flow_counts(&self) -> (usize, usize) {
         (self.ingress.count(), self.egress.count())

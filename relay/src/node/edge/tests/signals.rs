@@ -174,6 +174,7 @@ fn a_flow_stays_with_its_instance_while_that_is_up_and_moves_when_it_is_not() {
     world.pop(FRA).map.instances.swap(0, 1);
     world.client_sends(1, "y");
     assert_eq!(world.last_flow(), first, "another one is nearer now, and that is no reason");
+    assert_eq!(world.pops[&FRA].edge.flows_by_peer(), [(SGP, 1)].into());
     world.pop(FRA).map.instances = vec![(MAD, 1)];
     world.take_out();
     world.client_sends(1, "z");
@@ -183,6 +184,9 @@ fn a_flow_stays_with_its_instance_while_that_is_up_and_moves_when_it_is_not() {
     assert_eq!(world.take_out(), expected);
     assert_ne!(first, second);
     assert_eq!((world.flow(FRA).reopened, world.pops[&FRA].edge.counters().reopened), (1, 1));
+    for (at, peer) in [(FRA, MAD), (MAD, FRA)] {
+        assert_eq!(world.pops[&at].edge.flows_by_peer(), [(peer, 1)].into());
+    }
     world.service_sends(SGP, first, "the old instance");
     assert_eq!(world.take_out(), [Out::Closed(SGP, first)], "is told that the flow is over");
 }
