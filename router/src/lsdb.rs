@@ -5,16 +5,18 @@
 //! whose name collides, who has fallen silent, and (with a [`Cursor`] per neighbour) which
 //! statements a neighbour lacks.
 
+mod by_key;
 mod exchange;
 mod member;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tradewind_proto::control::DigestEntry;
 use tradewind_proto::statement::{Body, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
 
+use by_key::ByKey;
 pub use exchange::Cursor;
 pub use member::{HeldLink, Labels, Member};
 
@@ -35,13 +37,15 @@ pub struct Lsdb {
     /// beside the members, as it is looked at far more often.
     news: BTreeMap<u64, DigestEntry>,
     /// That version, by member.
-    versions: HashMap<PopKey, u64>,
+    versions: ByKey<u64>,
     /// Last statements of those that expired. At most [`MAX_MEMBERS`], the oldest leave first.
     departed: BTreeMap<PopKey, Departed>,
     /// Grows with each accepted statement and each expiry.
     version: u64,
     /// The version when somebody joined or left last.
     membership: u64,
+    /// The version when somebody joined or left last, or a link began or ceased to carry packets.
+    topology: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,10 +129,11 @@ impl Lsdb {
             own,
             members: BTreeMap::new(),
             news: BTreeMap::new(),
-            versions: HashMap::new(),
+            versions: ByKey::default(),
             departed: BTreeMap::new(),
             version: 0,
             membership: 0,
+            topology: 0,
         }
     }
 
@@ -175,8 +180,10 @@ impl Lsdb {
         if let Some(before) = self.versions.insert(key, version) {
             self.news.remove(&before);
         }
-        let entry = self.members.get(&key).map(exchange::entry);
-        self.news.extend(entry.map(|entry| (version, entry)));
+        if let Some(member) = self.members.get(&key) {
+            self.topology = self.topology.max(member.turned());
+            self.news.insert(version, exchange::entry(member));
+        }
         Ok(change)
     }
 
@@ -242,7 +249,7 @@ impl Lsdb {
         self.versions.remove(&key).map(|version| self.news.remove(&version));
 
         self.version += 1;
-        self.membership = self.version;
+        (self.membership, self.topology) = (self.version, self.version);
         let last = (member.incarnation(), member.newest_seq());
         self.departed.insert(key, Departed { last, at: now });
         if self.departed.len() > MAX_MEMBERS {

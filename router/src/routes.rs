@@ -244,7 +244,7 @@ impl Router {
             costs.is_none_or(|(now, old)| now - old >= self.config.loyalty.bad)
         };
         let used = (member.key(), PopKey(0))..=(member.key(), PopKey(u32::MAX));
-        member.links().iter().any(opens_up)
+        (!incomplete.is_empty() && member.links().iter().any(opens_up))
             || self.used.range(used).any(|&(_, to)| clearly_worse(to))
     }
 

@@ -6,13 +6,13 @@
 //! lacks something: two of them, on whom all agree, pass it on, the others only should it still be
 //! missing a digest later (compare the flooding reduction of RFC 9667).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tradewind_proto::control::DigestEntry;
 use tradewind_proto::statement::{Body, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PopKey};
 
-use super::{Lsdb, MAX_MEMBERS, Member};
+use super::{ByKey, Lsdb, MAX_MEMBERS, Member};
 
 /// What one neighbour was told and what it holds. A new one for each connection.
 #[derive(Clone, Debug, Default)]
@@ -20,11 +20,16 @@ pub struct Cursor {
     /// [`Lsdb::version`] up to which it was told.
     told: u64,
     /// The newest it has of each origin. At most [`MAX_MEMBERS`] by its own word, and our members.
-    theirs: HashMap<PopKey, Held>,
+    theirs: ByKey<Held>,
     /// [`Lsdb::version`] up to which it was looked what it lacks.
     looked: u64,
     /// What it lacked and others should pass on, with what it had of that then. Members only.
     left: BTreeMap<PopKey, Option<Held>>,
+    /// Whose statements we pass on to it, as far as that was looked at while links led where they led
+    /// at [`Self::topology`]: they seldom change. Members only.
+    passes_on: ByKey<bool>,
+    /// [`Lsdb::topology`] at that time.
+    topology: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +84,9 @@ impl Lsdb {
     ) -> Vec<SignedStatement> {
         let since = std::mem::replace(&mut cursor.looked, self.version);
         let left = std::mem::take(&mut cursor.left);
+        if std::mem::replace(&mut cursor.topology, self.topology) != self.topology {
+            cursor.passes_on.clear();
+        }
         let neighbours = self.member(peer).map(Member::neighbours).unwrap_or_default();
         let mut statements = Vec::new();
         let mut look = |ours: &DigestEntry, cursor: &mut Cursor| {
@@ -88,7 +96,8 @@ impl Lsdb {
             }
             let Some(member) = self.member(ours.origin) else { return };
             let waited = left.get(&ours.origin) == Some(&had);
-            if waited || self.passes_on(member, peer, neighbours) {
+            let may = || self.passes_on(member, peer, neighbours);
+            if waited || *cursor.passes_on.entry(ours.origin).or_insert_with(may) {
                 statements.extend(missing(member, cursor));
             } else {
                 cursor.left.insert(ours.origin, had);

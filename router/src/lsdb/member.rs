@@ -43,6 +43,7 @@ pub struct Member {
     neighbours: Vec<PopKey>,
     policies: Vec<PolicyId>,
     changed: u64,
+    turned: u64,
 }
 
 /// A full statement, verified.
@@ -85,6 +86,7 @@ impl Member {
             policies: full.state.policies.iter().map(Policy::id).collect(),
             full,
             changed: version,
+            turned: version,
         }
     }
 
@@ -126,7 +128,10 @@ impl Member {
     }
 
     fn take(&mut self, links: Vec<HeldLink>, change: Change, version: u64) -> Change {
-        self.neighbours = neighbours(&links);
+        let neighbours = neighbours(&links);
+        if neighbours != self.neighbours {
+            (self.neighbours, self.turned) = (neighbours, version);
+        }
         self.links = links;
         if change.is_visible() {
             self.changed = version;
@@ -216,6 +221,11 @@ impl Member {
     /// [`super::Lsdb::version`] when something that routes depend on last changed.
     pub fn changed(&self) -> u64 {
         self.changed
+    }
+
+    /// [`super::Lsdb::version`] when a link of it began or ceased to carry packets last.
+    pub(super) fn turned(&self) -> u64 {
+        self.turned
     }
 
     /// Its newest full statement, as it signed it.
