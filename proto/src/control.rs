@@ -79,8 +79,8 @@ impl Message {
         match self {
             Self::Hello(hello) => framed(HELLO, out, |out| hello.encode(out)),
             Self::Statement(signed) => framed(STATEMENT, out, |out| {
-                out.put_slice(&signed.signature);
-                out.put_slice(&signed.body);
+                out.put_slice(signed.signature());
+                out.put_slice(signed.body());
             }),
             Self::Digest(entries) if entries.is_empty() => encode_digest(&[], out),
             Self::Digest(entries) => {
@@ -95,7 +95,7 @@ impl Message {
         let contents = |len| LENGTH + 1 + len;
         match self {
             Self::Hello(hello) => contents(2 + 1 + hello.id.as_str().len() + 8 + 8 + 2),
-            Self::Statement(signed) => contents(SIGNATURE + signed.body.len()),
+            Self::Statement(signed) => contents(SIGNATURE + signed.body().len()),
             Self::Digest(entries) => {
                 let messages = entries.len().div_ceil(MAX_DIGEST).max(1);
                 messages * contents(2) + entries.len() * ENTRY
@@ -127,7 +127,7 @@ impl Message {
             STATEMENT => {
                 let signature = reader.array()?;
                 message.advance(1 + SIGNATURE);
-                Ok(Self::Statement(SignedStatement { body: message, signature }))
+                Ok(Self::Statement(SignedStatement::new(message, signature)))
             }
             DIGEST => decode_digest(reader).map(Self::Digest),
             BYE => reader.finish().map(|()| Self::Bye),
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_protocol() {
         let body = Bytes::from_static(b"body");
-        let signed = SignedStatement { body, signature: [7; 64] };
+        let signed = SignedStatement::new(body, [7; 64]);
         let statement = [b"\0\0\0\x45\x02", &[7; 64][..], b"body"].concat();
         for (message, bytes) in [
             (hello(), HELLO_BYTES),
@@ -320,7 +320,7 @@ mod tests {
         let statement = (vec(any::<u8>(), 0..64), any::<[u8; 32]>()).prop_map(|(body, half)| {
             let mut signature = [0; 64];
             signature[..32].copy_from_slice(&half);
-            Message::Statement(SignedStatement { body: body.into(), signature })
+            Message::Statement(SignedStatement::new(body.into(), signature))
         });
         let entry = (any::<[u32; 3]>(), any::<u64>()).prop_map(|([origin, full, newest], inc)| {
             DigestEntry { origin: PopKey(origin), incarnation: Incarnation(inc), full, newest }

@@ -7,6 +7,7 @@
 
 mod codec;
 mod policy;
+mod signed;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use policy::{MAX_LABEL, MAX_LIST, MAX_RULE, Policy, Rule};
+pub use signed::SignedStatement;
 
 use crate::units::{Incarnation, PopId, PopKey, ServiceName, Timestamp};
 
@@ -35,15 +37,6 @@ pub const MAX_LINKS: usize = 1024;
 /// Every link carries packets (header and payload) of this many bytes: what QUIC's least UDP
 /// payload, 1,200 bytes, leaves.
 pub const LEAST_PACKET: u16 = 1_150;
-
-/// A signed statement as it travels: `body` is what was signed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SignedStatement {
-    /// A [`Statement`], encoded.
-    pub body: Bytes,
-    /// The origin's Ed25519 signature over `body` (RFC 8032).
-    pub signature: [u8; 64],
-}
 
 /// What one relay says of itself, decoded. Numbered: the higher (incarnation, seq) wins.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,6 +4,7 @@
 //! random places on a globe, delays of a fibre with random detours, each direction its own.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,15 +63,16 @@ fn link(from: (f64, f64), to: (f64, f64), target: usize, rng: &mut SmallRng) -> 
     }
 }
 
-fn statement(at: usize, seq: u32, links: Vec<LinkStatement>) -> (SignedStatement, Statement) {
+fn statement(at: usize, seq: u32, mut links: Vec<LinkStatement>) -> (SignedStatement, Statement) {
+    links.sort_by_key(|link| link.to);
     let state = NodeState { links, ..NodeState::default() };
     let statement =
         Statement { origin: name(at), incarnation: Incarnation(1), seq, body: Body::Full(state) };
-    (SignedStatement { body: Bytes::new(), signature: [0; 64] }, statement)
+    (SignedStatement::new(Bytes::new(), [0; 64]), statement)
 }
 
 fn tell(lsdb: &mut Lsdb, (signed, statement): (SignedStatement, Statement)) {
-    lsdb.insert(signed, statement, Labels::default(), NOON).expect("a newer statement");
+    lsdb.insert(signed, Arc::new(statement), &Labels::default(), NOON).expect("a newer statement");
 }
 
 fn overlay(len: usize, full: bool) -> (Lsdb, Vec<Vec<LinkStatement>>) {

@@ -1,68 +1,140 @@
-//! The overlay as a petgraph graph, and the dense arrays that the searches run on.
+//! The overlay as a graph: relays by number, and for each the row of links that it sends into.
 //!
-//! A link is in the graph while its sending end says that it is up and both ends are members.
-//! Links stay where they are from one refresh to the next: a changed statement touches one row.
+//! A link is in the graph while its sending end says that it is up and both ends are members. Rows
+//! are shared with the tables made from them, and a changed statement makes one row anew. petgraph
+//! gets a copy, for its algorithms and for export.
+
+use std::sync::Arc;
 
 use petgraph::dot::{Config, Dot};
-use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
+use petgraph::graph::{DiGraph, NodeIndex};
 use tradewind_proto::statement::{LinkStatement, ServiceStatement};
 use tradewind_proto::units::{PopId, PopKey, Timestamp};
 
-use crate::lsdb::{HeldLink, Labels, Lsdb, Member};
+use crate::lsdb::{HeldLink, Labels, Lsdb, Member, Stated, same};
 use crate::metric::{Cost, Metric, MetricTerms};
-use crate::paths::{Edge, Node, Rows};
+use crate::paths::{Edge, Node};
 
 /// A relay in the graph.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    /// Its name.
-    pub id: PopId,
     /// Its name in packets.
     pub key: PopKey,
-    /// What its certificate says.
-    pub labels: Labels,
-    /// What can be reached there.
-    pub services: Vec<ServiceStatement>,
-    /// It is leaving: an end of paths, but nothing in between.
-    pub draining: bool,
+    labels: Arc<Labels>,
+    stated: Stated,
     changed: u64,
 }
 
-/// A directed link in the graph; it is up.
+impl Relay {
+    fn new(member: &Member) -> Self {
+        Self {
+            key: member.key(),
+            labels: Arc::clone(member.shared_labels()),
+            stated: member.stated().clone(),
+            changed: member.changed(),
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &PopId {
+        self.stated.origin()
+    }
+
+    /// What its certificate says.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// What can be reached there.
+    pub fn services(&self) -> &[ServiceStatement] {
+        &self.stated.state().services
+    }
+
+    /// It is leaving: an end of paths, but nothing in between.
+    pub fn is_draining(&self) -> bool {
+        self.stated.state().draining
+    }
+}
+
+/// A directed link in the graph; it is up. No more than what choosing routes takes, as all of it is
+/// looked at each time; what else was said of it: [`Graph::statement`].
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// What its sending end says of it.
-    pub statement: LinkStatement,
+    to: Node,
+    /// The largest packet that it carries, in bytes.
+    pub max_packet: u16,
+    peer: PopKey,
     /// Since when it has been up.
     pub since: Timestamp,
-    /// What its metric is made of.
-    pub terms: MetricTerms,
-    cost: Cost,
+    /// Share of packets lost.
+    pub loss: f32,
+    cost: i32,
+    delay: i32,
+    propagation: i32,
+    excused: i32,
 }
 
 impl Link {
-    pub(crate) fn new(held: &HeldLink, metric: Metric) -> Self {
-        let HeldLink { statement, since } = *held;
-        let terms = MetricTerms::of(&statement);
-        Self { statement, since, terms, cost: metric.cost(&statement, &terms) }
+    fn new(statement: &LinkStatement, to: Node, since: Timestamp, metric: Metric) -> Self {
+        let terms = MetricTerms::of(statement);
+        Self {
+            to,
+            max_packet: statement.max_packet,
+            peer: statement.to,
+            since,
+            loss: statement.loss,
+            cost: micros(metric.cost(statement, &terms)),
+            delay: micros(terms.delay),
+            propagation: micros(terms.propagation()),
+            excused: micros(terms.operator + terms.capacity),
+        }
     }
 
     /// Its metric.
     pub fn cost(&self) -> Cost {
-        self.cost
+        Cost::from_micros(self.cost.into())
     }
+
+    /// The delay in it.
+    pub fn delay(&self) -> Cost {
+        Cost::from_micros(self.delay.into())
+    }
+
+    /// Propagation with its margin: what a hop must reserve for the link.
+    pub fn propagation(&self) -> Cost {
+        Cost::from_micros(self.propagation.into())
+    }
+
+    /// What the operator charges, and what it costs as it fills up.
+    pub(crate) fn excused(&self) -> Cost {
+        Cost::from_micros(self.excused.into())
+    }
+}
+
+/// Terms have a bound that is far from the ends of 32 bits.
+fn micros(cost: Cost) -> i32 {
+    i32::try_from(cost.micros()).unwrap_or(i32::MAX / 16)
+}
+
+/// The links of one relay, by number of the relay at their other end.
+pub(crate) type Row = Arc<[Link]>;
+
+/// The link to `to`.
+pub(crate) fn link_to(row: &[Link], to: Node) -> Option<&Link> {
+    let at = row.binary_search_by_key(&to, |link| link.to).ok()?;
+    row.get(at)
 }
 
 /// All members and the links that are up between them. Relays are numbered in the order of keys.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     metric: Metric,
-    graph: DiGraph<Relay, Link>,
-    keys: Vec<PopKey>,
+    keys: Arc<[PopKey]>,
+    relays: Vec<Relay>,
+    /// Of each relay.
+    rows: Vec<Row>,
     /// [`Lsdb::version`] that it shows.
     version: u64,
-    /// Where the link between two relays is among petgraph's, whose own look-up walks lists.
-    index: Rows,
 }
 
 impl Graph {
@@ -81,94 +153,56 @@ impl Graph {
     /// Takes over what changed. Returns whether relays joined or left, and so have new numbers.
     pub fn refresh(&mut self, lsdb: &Lsdb) -> bool {
         let since = std::mem::replace(&mut self.version, lsdb.version());
-        if lsdb.membership() > since {
-            self.rebuild(lsdb);
-            return true;
+        let renumbered = lsdb.membership() > since;
+        if renumbered {
+            self.renumber(lsdb);
         }
-        let mut moved = false;
-        for member in lsdb.changed_since(since) {
-            let node = self.node(member.key()).map(|node| NodeIndex::new(usize::from(node)));
-            moved |= node.is_none_or(|node| !self.refresh_member(node, member));
-        }
-        if moved {
-            self.rebuild(lsdb);
-        }
-        false
-    }
-
-    fn rebuild(&mut self, lsdb: &Lsdb) {
-        let links = lsdb.members().map(|member| member.links().len()).sum();
-        self.graph = DiGraph::with_capacity(lsdb.members().len(), links);
-        self.keys = lsdb.members().map(Member::key).collect();
-        for member in lsdb.members() {
-            self.graph.add_node(relay(member));
-        }
-        for (node, member) in lsdb.members().enumerate() {
-            for held in member.links() {
-                if let Some(to) = self.target(member, held) {
-                    self.graph.add_edge(NodeIndex::new(node), to, Link::new(held, self.metric));
-                }
+        for member in lsdb.changed_since(since).filter(|_| !renumbered) {
+            let Some(at) = self.node(member.key()).map(usize::from) else { continue };
+            if self.relays[at].changed != member.changed() {
+                let former = Some((&self.relays[at], &self.rows[at]));
+                self.rows[at] = row(member, former, &self.keys, false, self.metric);
             }
+            self.relays[at] = Relay::new(member);
         }
-        self.reindex();
+        renumbered
     }
 
-    /// Takes over one member. Returns whether its links lead where they led before: links that
-    /// appear or leave call for a new graph, in which they stand in the order of their ends.
-    fn refresh_member(&mut self, node: NodeIndex, member: &Member) -> bool {
-        if self.graph[node].changed == member.changed() {
-            return true;
-        }
-        self.graph[node] = relay(member);
-        let mut links = 0;
-        for held in member.links() {
-            let Some(to) = self.target(member, held) else { continue };
-            let Some(edge) = self.edge(node.index() as Node, to.index() as Node) else {
-                return false;
-            };
-            let link = &mut self.graph[edge];
-            if (link.statement, link.since) != (held.statement, held.since) {
-                *link = Link::new(held, self.metric);
-            }
-            links += 1;
-        }
-        links == self.graph.edges(node).count()
-    }
-
-    fn reindex(&mut self) {
-        let numbered = (0..).zip(self.ends());
-        let edges = numbered.map(|(cost, (from, to))| Edge { from, to, cost });
-        self.index = Rows::new(self.len(), edges);
-    }
-
-    fn ends(&self) -> impl Iterator<Item = (Node, Node)> + Clone {
-        let number = |node: NodeIndex| node.index() as Node;
-        self.graph
-            .raw_edges()
-            .iter()
-            .map(move |edge| (number(edge.source()), number(edge.target())))
-    }
-
-    /// Where a link leads, if it can carry packets to a member.
-    fn target(&self, from: &Member, held: &HeldLink) -> Option<NodeIndex> {
-        let to = held.statement.to;
-        let usable = held.statement.up && to != from.key();
-        usable.then(|| self.node(to)).flatten().map(|node| NodeIndex::new(usize::from(node)))
+    /// Numbers all members anew.
+    fn renumber(&mut self, lsdb: &Lsdb) {
+        let keys: Arc<[PopKey]> = lsdb.members().map(Member::key).collect();
+        let row = |member: &Member| {
+            let former = self.node(member.key()).map(usize::from);
+            let former = former.map(|at| (&self.relays[at], &self.rows[at]));
+            row(member, former, &keys, true, self.metric)
+        };
+        self.rows = lsdb.members().map(row).collect();
+        self.relays = lsdb.members().map(Relay::new).collect();
+        self.keys = keys;
     }
 
     /// Relays and links as petgraph has them: for its algorithms, for export.
-    pub fn petgraph(&self) -> &DiGraph<Relay, Link> {
-        &self.graph
+    pub fn petgraph(&self) -> DiGraph<&Relay, &Link> {
+        let mut graph = DiGraph::with_capacity(self.len(), 0);
+        for relay in &self.relays {
+            graph.add_node(relay);
+        }
+        for (Edge { from, to, .. }, link) in self.edges() {
+            let [from, to] = [from, to].map(|node| NodeIndex::new(usize::from(node)));
+            graph.add_edge(from, to, link);
+        }
+        graph
     }
 
     /// The graph in Graphviz' DOT language; links are labelled with their metric.
     pub fn dot(&self) -> String {
         let config = [Config::NodeNoLabel, Config::EdgeNoLabel];
-        let link = |_, edge: petgraph::graph::EdgeReference<'_, Link>| {
+        let link = |_, edge: petgraph::graph::EdgeReference<'_, &Link>| {
             format!("label=\"{:.1} ms\"", edge.weight().cost().ms())
         };
-        let relay = |_, (_, relay): (NodeIndex, &Relay)| format!("label=\"{}\"", relay.id);
-        let dot = Dot::with_attr_getters(&self.graph, &config, &link, &relay);
+        let relay = |_, (_, relay): (NodeIndex, &&Relay)| format!("label=\"{}\"", relay.id());
+        let graph = self.petgraph();
+        let dot = Dot::with_attr_getters(&graph, &config, &link, &relay);
         format!("{dot:?}")
     }
 
@@ -184,8 +218,7 @@ impl Graph {
 
     /// The number of the relay that packets call `key`.
     pub fn node(&self, key: PopKey) -> Option<Node> {
-        let at = self.keys.binary_search(&key).ok()?;
-        Node::try_from(at).ok()
+        node(&self.keys, key)
     }
 
     /// The key of relay number `node`.
@@ -194,45 +227,77 @@ impl Graph {
     }
 
     /// All keys, in the order of numbers.
-    pub fn keys(&self) -> &[PopKey] {
+    pub fn keys(&self) -> &Arc<[PopKey]> {
         &self.keys
+    }
+
+    /// The links of each relay, in the order of numbers.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
     /// Relay number `node`.
     pub fn relay(&self, node: Node) -> &Relay {
-        &self.graph[NodeIndex::new(usize::from(node))]
+        &self.relays[usize::from(node)]
     }
 
     /// All relays, in the order of numbers.
     pub fn relays(&self) -> impl Iterator<Item = (Node, &Relay)> {
-        (0..).zip(self.graph.node_weights())
+        (0..).zip(&self.relays)
     }
 
     /// The link between two relays.
     pub fn link(&self, from: Node, to: Node) -> Option<&Link> {
-        self.graph.edge_weight(self.edge(from, to)?)
+        link_to(self.rows.get(usize::from(from))?, to)
     }
 
-    fn edge(&self, from: Node, to: Node) -> Option<EdgeIndex> {
-        usize::try_from(self.index.cost(from, to)?).ok().map(EdgeIndex::new)
+    /// All that was said of that link.
+    pub fn statement(&self, from: Node, to: Node) -> Option<&LinkStatement> {
+        let link = self.link(from, to)?;
+        self.relay(from).stated.link(link.peer)
     }
 
     /// Every link with its two ends and its metric.
     pub fn edges(&self) -> impl Iterator<Item = (Edge, &Link)> + Clone {
-        self.ends().zip(self.graph.raw_edges()).map(|((from, to), edge)| {
-            let cost = i32::try_from(edge.weight.cost().micros()).unwrap_or(i32::MAX / 16);
-            (Edge { from, to, cost }, &edge.weight)
+        (0..).zip(&self.rows).flat_map(|(from, row)| {
+            row.iter().map(move |link| (Edge { from, to: link.to, cost: link.cost }, link))
         })
     }
 }
 
-fn relay(member: &Member) -> Relay {
-    Relay {
-        id: member.id().clone(),
-        key: member.key(),
-        labels: member.labels().clone(),
-        services: member.state().services.clone(),
-        draining: member.state().draining,
-        changed: member.changed(),
-    }
+/// The number of `key` among `keys`.
+pub(crate) fn node(keys: &[PopKey], key: PopKey) -> Option<Node> {
+    Node::try_from(keys.binary_search(&key).ok()?).ok()
+}
+
+/// The links of `member` that can carry packets to a member; of those of which it says what it said
+/// in its `former` row, what they cost is known, and where they lead, unless all were `renumbered`.
+fn row(
+    member: &Member,
+    former: Option<(&Relay, &Row)>,
+    keys: &[PopKey],
+    renumbered: bool,
+    metric: Metric,
+) -> Row {
+    let mut said = former.iter().flat_map(|(relay, _)| relay.stated.links()).peekable();
+    let mut weighed = former.iter().flat_map(|(_, row)| row.iter()).peekable();
+    let link = |HeldLink { statement, since }: HeldLink<'_>| {
+        let peer = statement.to;
+        while said.next_if(|before| before.to < peer).is_some() {}
+        while weighed.next_if(|before| before.peer < peer).is_some() {}
+        let known = said.next_if(|before| before.to == peer).is_some_and(|it| same(it, statement));
+        let before = weighed.next_if(|before| before.peer == peer);
+        if !statement.up || peer == member.key() {
+            return None;
+        }
+        let to = match before {
+            Some(before) if !renumbered => before.to,
+            _ => node(keys, peer)?,
+        };
+        Some(match before.filter(|_| known) {
+            Some(before) => Link { to, since, ..*before },
+            None => Link::new(statement, to, since, metric),
+        })
+    };
+    member.links().filter_map(link).collect()
 }

@@ -8,8 +8,10 @@
 mod by_key;
 mod exchange;
 mod member;
+mod stated;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tradewind_proto::control::DigestEntry;
@@ -19,6 +21,7 @@ use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
 use by_key::ByKey;
 pub use exchange::Cursor;
 pub use member::{HeldLink, Labels, Member};
+pub(crate) use stated::{Stated, same};
 
 /// The most members of one overlay, as one relay holds them.
 pub const MAX_MEMBERS: usize = 4_096;
@@ -142,36 +145,36 @@ impl Lsdb {
         &self.own
     }
 
-    /// Takes a statement whose signature and certificate the caller has verified. `labels` are
-    /// those of the origin's certificate; a delta leaves those held as they are.
+    /// Takes a statement whose signature and certificate the caller has verified, with its links in
+    /// the order of neighbours, as decoding leaves them. `labels` are those of the origin's
+    /// certificate; a delta leaves those held as they are.
     pub fn insert(
         &mut self,
         signed: SignedStatement,
-        statement: Statement,
-        labels: Labels,
+        statement: Arc<Statement>,
+        labels: &Labels,
         now: Timestamp,
     ) -> Result<Change, Rejected> {
         let key = statement.origin.key();
         self.refuse_departed(&statement)?;
-        if let Some(held) = self.members.get(&key) {
-            self.refuse_old(held, &statement)?;
-        }
         let version = self.version + 1;
-        let change = match statement.body {
-            Body::Full(state) => {
-                let next = member::Full { signed, seq: statement.seq, state, labels };
-                self.insert_full(statement.origin, statement.incarnation, next, version, now)?
+        let said = Arc::clone(&statement);
+        let taken = match self.members.get(&key) {
+            Some(held) => {
+                self.refuse_old(held, &statement)?;
+                let held = self.members.get_mut(&key);
+                held.and_then(|held| held.take(signed, said, labels, version, now))
             }
-            Body::Delta { base, clock, links, removed } => {
-                let member = self.members.get_mut(&key);
-                let member = member.filter(|held| {
-                    held.incarnation() == statement.incarnation && held.full_seq() == base
-                });
-                let unknown = || Rejected::UnknownBase { origin: statement.origin.clone(), base };
-                let member = member.ok_or_else(unknown)?;
-                let delta = member::Delta { signed, seq: statement.seq, clock, links, removed };
-                member.apply(delta, version, now)
+            None => {
+                let member = Member::new(signed, said, labels, version, now);
+                member.map(|member| self.admit(member)).transpose()?
             }
+        };
+        let Some(change) = taken else {
+            let Body::Delta { base, .. } = statement.body else {
+                unreachable!("only a delta has a base that can be unknown")
+            };
+            return Err(Rejected::UnknownBase { origin: statement.origin.clone(), base });
         };
         self.version = version;
         if change.joined {
@@ -212,23 +215,12 @@ impl Lsdb {
         Ok(())
     }
 
-    fn insert_full(
-        &mut self,
-        origin: PopId,
-        incarnation: Incarnation,
-        full: member::Full,
-        version: u64,
-        now: Timestamp,
-    ) -> Result<Change, Rejected> {
-        let key = origin.key();
-        if let Some(held) = self.members.get_mut(&key) {
-            return Ok(held.replace(incarnation, full, version, now));
-        }
+    fn admit(&mut self, member: Member) -> Result<Change, Rejected> {
         if self.members.len() >= MAX_MEMBERS {
-            return Err(Rejected::Full { origin });
+            return Err(Rejected::Full { origin: member.id().clone() });
         }
-        self.departed.remove(&key);
-        self.members.insert(key, Member::new(origin, incarnation, full, version, now));
+        self.departed.remove(&member.key());
+        self.members.insert(member.key(), member);
         Ok(Change { joined: true, links: true, node: true, ..Change::default() })
     }
 

@@ -10,15 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tradewind_proto::packet::{MAX_PATH, Path};
+use tradewind_proto::statement::LinkStatement;
 use tradewind_proto::units::{PolicyId, PopId, PopKey, Timestamp};
 
 pub use crate::hysteresis::{Loyalty, Reason};
 
-use crate::graph::{Graph, Link};
+use crate::graph::Graph;
 use crate::hysteresis::Watch;
-use crate::lsdb::{HeldLink, Lsdb, Member};
-use crate::metric::{Cost, Metric};
-use crate::paths::{Node, Rows, Trail};
+use crate::lsdb::{Lsdb, Member};
+use crate::metric::{Cost, Metric, MetricTerms};
+use crate::paths::{Node, Trail};
 use crate::policy::Judge;
 use crate::tables::{Map, RouteEntry, Tables};
 
@@ -67,8 +68,8 @@ pub struct Router {
     policies: BTreeMap<PolicyId, PolicyRoutes>,
     policy_names: BTreeMap<PolicyId, String>,
     suspects: BTreeSet<PopKey>,
-    /// The links of routes and pairs in use.
-    used: BTreeSet<(PopKey, PopKey)>,
+    /// The links of routes and pairs in use, in order.
+    used: Vec<(PopKey, PopKey)>,
     tables: Arc<Tables>,
 }
 
@@ -110,7 +111,7 @@ impl Router {
             policies,
             policy_names: BTreeMap::new(),
             suspects: BTreeSet::new(),
-            used: BTreeSet::new(),
+            used: Vec::new(),
             tables: Arc::default(),
         }
     }
@@ -128,9 +129,8 @@ impl Router {
     fn recompute(&mut self, now: Timestamp) {
         let map = Arc::new(Map {
             own: self.own.key(),
-            keys: self.graph.keys().to_vec(),
-            propagation: propagation(&self.graph),
-            largest: largest(&self.graph),
+            keys: Arc::clone(self.graph.keys()),
+            rows: self.graph.rows().to_vec(),
         });
         let mut tables = Tables { map, policies: BTreeMap::new() };
         let Some(own) = self.graph.node(self.own.key()) else {
@@ -228,33 +228,37 @@ impl Router {
             routes.judge.is_some() && reached < self.graph.len()
         };
         let incomplete: Vec<_> = self.policies.values().filter(incomplete).collect();
-        let opens_up = |held: &HeldLink| {
-            let to = held.statement.to;
+        let opens_up = |said: &LinkStatement| {
+            let to = said.to;
             let lacks = |routes: &&PolicyRoutes| to != own && !routes.held.contains_key(&to);
-            let node = self.graph.node(to).filter(|_| held.statement.up);
+            let node = self.graph.node(to).filter(|_| said.up);
             let new = || node.is_some_and(|to| self.graph.link(from, to).is_none());
             incomplete.iter().any(lacks) && new()
         };
         let clearly_worse = |to: PopKey| {
-            let now = member.link(to).filter(|held| held.statement.up);
+            let now = member.link(to).filter(|said| said.up);
             let old = self.graph.node(to).and_then(|to| self.graph.link(from, to));
-            let costs = now
-                .zip(old)
-                .map(|(now, old)| (Link::new(now, self.config.metric).cost(), old.cost()));
-            costs.is_none_or(|(now, old)| now - old >= self.config.loyalty.bad)
+            let cost = |said| self.config.metric.cost(said, &MetricTerms::of(said));
+            let worse = now.zip(old).map(|(now, old)| cost(now) - old.cost());
+            worse.is_none_or(|worse| worse >= self.config.loyalty.bad)
         };
-        let used = (member.key(), PopKey(0))..=(member.key(), PopKey(u32::MAX));
-        (!incomplete.is_empty() && member.links().iter().any(opens_up))
-            || self.used.range(used).any(|&(_, to)| clearly_worse(to))
+        let used = self.used.partition_point(|link| *link < (member.key(), PopKey(0)));
+        let mut used = self.used[used..].iter().take_while(|(from, _)| *from == member.key());
+        (!incomplete.is_empty() && member.stated().links().any(opens_up))
+            || used.any(|&(_, to)| clearly_worse(to))
     }
 
     /// The links of routes and pairs in use.
-    fn links_in_use(&self) -> BTreeSet<(PopKey, PopKey)> {
+    fn links_in_use(&self) -> Vec<(PopKey, PopKey)> {
         let paths = self.policies.values().flat_map(|policy| {
             let pairs = policy.pairs.values().flatten().flat_map(|pair| &pair.paths);
             policy.held.values().map(|held| &held.path).chain(pairs)
         });
-        paths.flat_map(|path| path.pops().windows(2).map(|ends| (ends[0], ends[1]))).collect()
+        let links = paths.flat_map(|path| path.pops().windows(2).map(|ends| (ends[0], ends[1])));
+        let mut links: Vec<_> = links.collect();
+        links.sort_unstable();
+        links.dedup();
+        links
     }
 
     /// The snapshot of the last update.
@@ -301,22 +305,6 @@ impl Router {
     pub(crate) fn is_suspect(&self, neighbour: PopKey) -> bool {
         self.suspects.contains(&neighbour)
     }
-}
-
-fn propagation(graph: &Graph) -> Rows {
-    let edges = graph.edges().map(|(edge, link)| {
-        let cost = i32::try_from(link.terms.propagation().micros()).unwrap_or(0);
-        crate::paths::Edge { cost, ..edge }
-    });
-    Rows::new(graph.len(), edges)
-}
-
-fn largest(graph: &Graph) -> Rows {
-    let edges = graph.edges().map(|(edge, link)| {
-        let cost = i32::from(link.statement.max_packet);
-        crate::paths::Edge { cost, ..edge }
-    });
-    Rows::new(graph.len(), edges)
 }
 
 /// The path of keys as numbers, if all are members.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use tradewind_proto::packet::{MAX_DETOURED_PATH, Path};
 use tradewind_proto::units::{PolicyId, PopKey, ServiceName};
 
+use crate::graph::{Link, Row, link_to};
 use crate::metric::Cost;
-use crate::paths::{Arrays, Labels, Node, Rows, Trail};
+use crate::paths::{Arrays, Labels, Node, Trail};
 
 /// One way to a PoP.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,11 +72,9 @@ pub struct Tables {
 pub(crate) struct Map {
     pub(crate) own: PopKey,
     /// Sorted; the position is the number of a relay.
-    pub(crate) keys: Vec<PopKey>,
-    /// Propagation with its margin of every link, in microseconds.
-    pub(crate) propagation: Rows,
-    /// The largest packet of every link, in bytes.
-    pub(crate) largest: Rows,
+    pub(crate) keys: Arc<[PopKey]>,
+    /// The links of each relay.
+    pub(crate) rows: Vec<Row>,
 }
 
 /// Routes and detours under one policy.
@@ -151,14 +150,15 @@ impl Tables {
     /// Links that are not known count as nothing.
     pub fn delay_along(&self, from: PopKey, ahead: &[PopKey]) -> Duration {
         let mut here = self.map.node(from);
-        let mut sum = 0i64;
+        let mut sum = Cost::ZERO;
         for &next in ahead {
             let next = self.map.node(next);
             let ends = here.zip(next);
-            sum += ends.and_then(|(u, v)| self.map.propagation.cost(u, v)).map_or(0, i64::from);
+            let link = ends.and_then(|(u, v)| self.map.link(u, v));
+            sum = sum + link.map_or(Cost::ZERO, Link::propagation);
             here = next;
         }
-        Cost::from_micros(sum).span()
+        sum.span()
     }
 
     /// A way around the next hop of `path` (which stands at this relay), or around the link to it where the next hop
@@ -194,7 +194,11 @@ impl Tables {
 
 impl Map {
     pub(crate) fn node(&self, key: PopKey) -> Option<Node> {
-        Node::try_from(self.keys.binary_search(&key).ok()?).ok()
+        crate::graph::node(&self.keys, key)
+    }
+
+    fn link(&self, from: Node, to: Node) -> Option<&Link> {
+        link_to(self.rows.get(usize::from(from))?, to)
     }
 }
 
@@ -264,9 +268,9 @@ impl<'a> Ahead<'a> {
         let packet = (self.packet + longer).saturating_sub(self.len * size_of::<PopKey>());
         let mut here = self.own;
         between.iter().chain(rest).all(|&next| {
-            let largest = self.map.largest.cost(here, next);
+            let link = self.map.link(here, next);
             here = next;
-            largest.and_then(|bytes| usize::try_from(bytes).ok()).is_none_or(|most| packet <= most)
+            link.is_none_or(|link| packet <= usize::from(link.max_packet))
         })
     }
 }

@@ -2,6 +2,7 @@
 //! such relays would make.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ pub(crate) fn eu_only() -> Policy {
 pub(crate) fn signed(statement: &Statement) -> SignedStatement {
     let mut signature = [0; 64];
     signature[..4].copy_from_slice(&statement.seq.to_be_bytes());
-    SignedStatement { body: Bytes::from(statement.origin.as_str().to_owned()), signature }
+    SignedStatement::new(Bytes::from(statement.origin.as_str().to_owned()), signature)
 }
 
 /// A relay of a [`World`].
@@ -148,5 +149,5 @@ fn insert_labelled(
     labels: Labels,
     now: Timestamp,
 ) -> Result<Change, Rejected> {
-    lsdb.insert(signed(&statement), statement, labels, now)
+    lsdb.insert(signed(&statement), Arc::new(statement), &labels, now)
 }

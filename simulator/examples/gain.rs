@@ -5,6 +5,7 @@
 //! it with `scripts/bench-gain`; the data and where they are from: `simulator/data/NOTICE`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -105,13 +106,12 @@ impl Matrix {
             cost: Duration::ZERO,
             max_packet: 1_402,
         };
-        let state = NodeState {
-            links: (0..self.len()).filter(measured).map(link).collect(),
-            ..NodeState::default()
-        };
+        let mut links: Vec<_> = (0..self.len()).filter(measured).map(link).collect();
+        links.sort_by_key(|link| link.to);
+        let state = NodeState { links, ..NodeState::default() };
         let (origin, incarnation) = (self.ids[from].clone(), Incarnation(1));
         let statement = Statement { origin, incarnation, seq, body: Body::Full(state) };
-        (SignedStatement { body: Bytes::new(), signature: [0; 64] }, statement)
+        (SignedStatement::new(Bytes::new(), [0; 64]), statement)
     }
 }
 
@@ -142,7 +142,7 @@ impl Relays {
         for (lsdb, router) in self.lsdbs.iter_mut().zip(&mut self.routers) {
             for from in 0..matrix.len() {
                 let (signed, statement) = matrix.statement(from, self.seq);
-                let taken = lsdb.insert(signed, statement, Labels::default(), now);
+                let taken = lsdb.insert(signed, Arc::new(statement), &Labels::default(), now);
                 taken.map_err(|why| anyhow::anyhow!("a statement is refused: {why:?}"))?;
             }
             router.update(lsdb, now);

@@ -341,8 +341,8 @@ impl Running {
     fn export(&self, now: Timestamp) -> Export {
         let lsdb = self.node.control().lsdb();
         let links = lsdb.members().flat_map(|member| {
-            member.links().iter().map(|held| {
-                let link = &held.statement;
+            member.links().map(|held| {
+                let link = held.statement;
                 types::ExportedLink {
                     from: member.id().to_string(),
                     to: self.name(link.to),

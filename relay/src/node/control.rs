@@ -174,7 +174,7 @@ pub struct Control<T> {
     /// What each neighbour was told and has.
     adjacent: BTreeMap<PopKey, Cursor>,
     /// Identities of members, so that a certificate is verified once. As many as members.
-    known: BTreeMap<PopKey, (Bytes, PeerCertificate)>,
+    known: BTreeMap<PopKey, (Bytes, Arc<PeerCertificate>)>,
     outputs: VecDeque<ControlOutput>,
     /// Whether routes are to be computed.
     dirty: bool,
@@ -290,14 +290,14 @@ impl<T: Trust> Control<T> {
     /// A neighbour passed on a statement.
     pub fn handle_statement(&mut self, peer: PopKey, signed: SignedStatement, now: Timestamp) {
         self.counters.statements_rx += 1;
-        let Ok(statement) = Statement::decode(&signed.body) else {
+        let Ok(statement) = signed.statement() else {
             self.counters.malformed += 1;
             return;
         };
         if let Some(cursor) = self.adjacent.get_mut(&peer) {
-            cursor.heard(&statement);
+            cursor.heard(statement);
         }
-        if !self.is_news(&statement) {
+        if !self.is_news(statement) {
             self.counters.stale += 1;
             return;
         }
@@ -310,7 +310,7 @@ impl<T: Trust> Control<T> {
             Body::Full(state) => Some(state.certificate.clone()),
             Body::Delta { .. } => None,
         };
-        match self.lsdb.insert(signed, statement, identity.labels().clone(), now) {
+        match self.lsdb.insert(signed, statement, identity.labels(), now) {
             Ok(change) => {
                 if let Some(certificate) = certificate {
                     self.known.insert(origin, (certificate, identity));
@@ -365,27 +365,31 @@ impl<T: Trust> Control<T> {
     fn verified(
         &self,
         signed: &SignedStatement,
-        mut statement: Statement,
+        statement: &Arc<Statement>,
         now: Timestamp,
-    ) -> Option<(PeerCertificate, Statement)> {
+    ) -> Option<(Arc<PeerCertificate>, Arc<Statement>)> {
         let known = self.known.get(&statement.origin.key());
         let known = known.filter(|(_, identity)| *identity.id() == statement.origin);
         let identity = match &statement.body {
             Body::Full(state) if known.is_none_or(|(held, _)| *held != state.certificate) => {
-                self.trust.verify_certificate(&state.certificate, now).ok()?
+                Arc::new(self.trust.verify_certificate(&state.certificate, now).ok()?)
             }
-            _ => known?.1.clone(),
+            _ => Arc::clone(&known?.1),
         };
         let in_force = now.as_micros() / 1_000_000 <= identity.not_after;
         let named = *identity.id() == statement.origin;
-        let body = &signed.body;
+        let (body, signature) = (signed.body(), signed.signature());
         if !in_force
             || !named
-            || !self.trust.verify_signature(&identity.public_key, body, &signed.signature)
+            || !self.trust.verify_signature(&identity.public_key, body, signature)
         {
             return None;
         }
-        if let (Body::Full(state), Some(allowed)) = (&mut statement.body, identity.services()) {
+        let mut statement = Arc::clone(statement);
+        if let (Body::Full(state), Some(allowed)) = (&statement.body, identity.services())
+            && !state.services.iter().all(|service| allowed.contains(&service.name))
+            && let Body::Full(state) = &mut Arc::make_mut(&mut statement).body
+        {
             state.services.retain(|service| allowed.contains(&service.name));
         }
         Some((identity, statement))
@@ -514,7 +518,7 @@ impl<T: Trust> Control<T> {
             Statement { origin: self.own.clone(), incarnation: self.incarnation, seq, body };
         let body = statement.encode();
         let signature = self.trust.sign(&body);
-        let signed = SignedStatement { body, signature };
+        let signed = SignedStatement::new(body, signature);
         self.counters.statements_tx += 1;
         self.stated = match std::mem::take(&mut self.stated) {
             [full, _] if !is_full => [full, Some(signed.clone())],
@@ -523,7 +527,7 @@ impl<T: Trust> Control<T> {
         for &peer in self.adjacent.keys() {
             self.outputs.push_back(ControlOutput::Tell(peer, Message::Statement(signed.clone())));
         }
-        let inserted = self.lsdb.insert(signed, statement, self.trust.labels(), now);
+        let inserted = self.lsdb.insert(signed, Arc::new(statement), &self.trust.labels(), now);
         debug_assert!(inserted.is_ok(), "{inserted:?}");
         self.note(self.own.key(), inserted.unwrap_or_default());
     }

@@ -57,7 +57,8 @@ impl Papers {
     pub fn says(&self, incarnation: u64, seq: u32, body: Body) -> SignedStatement {
         let incarnation = Incarnation(incarnation);
         let body = Statement { origin: self.id.clone(), incarnation, seq, body }.encode();
-        SignedStatement { signature: self.sign(&body), body }
+        let signature = self.sign(&body);
+        SignedStatement::new(body, signature)
     }
 
     /// Everything that the holder has to say.

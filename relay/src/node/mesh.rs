@@ -77,14 +77,13 @@ pub fn chosen<T: Copy>(
 mod tests {
     use super::super::double::{Papers, at, id};
     use super::*;
-    use tradewind_proto::statement::Statement;
 
     fn members(count: usize) -> Lsdb {
         let mut lsdb = Lsdb::new(id("pop-0"));
         for n in 0..count {
             let signed = Papers::of(&id(&format!("pop-{n}"))).full(1, 1, vec![]);
-            let statement = Statement::decode(&signed.body).unwrap();
-            lsdb.insert(signed, statement, Default::default(), at(0)).unwrap();
+            let statement = signed.statement().unwrap().clone();
+            lsdb.insert(signed, statement, &Default::default(), at(0)).unwrap();
         }
         lsdb
     }

@@ -34,11 +34,10 @@ impl Times {
         // A forest; a root is its own parent and the first of its tree, as keys are in order.
         let mut parent: Vec<usize> = (0..keys.len()).collect();
         for (at, member) in lsdb.members().enumerate() {
-            for link in member.links().iter().filter(|link| link.statement.to > member.key()) {
-                let there = &link.statement;
+            for there in member.stated().links().filter(|link| link.to > member.key()) {
                 let Ok(to) = keys.binary_search(&there.to) else { continue };
                 let back = lsdb.member(there.to).and_then(|other| other.link(member.key()));
-                if back.is_some_and(|back| agree(there, &back.statement)) {
+                if back.is_some_and(|back| agree(there, back)) {
                     let (a, b) = (root(&mut parent, at), root(&mut parent, to));
                     parent[a.max(b)] = a.min(b);
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tradewind_proto::statement::LinkStatement;
 use tradewind_proto::units::{PolicyId, PopId, PopKey, ServiceName, Timestamp};
 
 use super::{
@@ -209,7 +210,7 @@ impl View<'_> {
 
     fn denial(&self, node: Node) -> Option<String> {
         let relay = self.graph.relay(node);
-        let denied = self.router.judge(self.policy)?.admit(&relay.id, &relay.labels).err()?;
+        let denied = self.router.judge(self.policy)?.admit(relay.id(), relay.labels()).err()?;
         Some(denied.to_string())
     }
 
@@ -249,8 +250,8 @@ impl View<'_> {
     fn excluded(&self) -> Vec<Excluded> {
         let why = |(node, relay): (Node, &crate::graph::Relay)| {
             let denied = self.denial(node).map(|why| format!("policy: {why}"));
-            let draining = relay.draining.then(|| "draining: not used in between".to_owned());
-            Some(Excluded { pop: relay.id.clone(), why: denied.or(draining)? })
+            let draining = relay.is_draining().then(|| "draining: not used in between".to_owned());
+            Some(Excluded { pop: relay.id().clone(), why: denied.or(draining)? })
         };
         let mut excluded: Vec<Excluded> = self.graph.relays().filter_map(why).collect();
         excluded.sort_by(|a, b| a.pop.cmp(&b.pop));
@@ -262,18 +263,18 @@ impl View<'_> {
         let nearest = self.tables.nearest(self.policy, service).map(|(pop, _)| pop);
         let taken = pinned.map(PopId::key).or(nearest);
         let view = |relay: &crate::graph::Relay| {
-            let offered = relay.services.iter().find(|offered| offered.name == *service)?;
+            let offered = relay.services().iter().find(|offered| offered.name == *service)?;
             let total_ms = self.total_ms(relay.key);
             let chosen = Some(relay.key) == taken && total_ms.is_some();
             let why = match (total_ms, pinned) {
-                (None, _) => self.no_route(&relay.id),
-                (Some(_), Some(pop)) if *pop == relay.id => "the one asked for".to_owned(),
+                (None, _) => self.no_route(relay.id()),
+                (Some(_), Some(pop)) if pop == relay.id() => "the one asked for".to_owned(),
                 (Some(_), Some(_)) => "not the one asked for".to_owned(),
                 _ if chosen => "the nearest".to_owned(),
-                _ if relay.draining => "draining: takes no new flows".to_owned(),
+                _ if relay.is_draining() => "draining: takes no new flows".to_owned(),
                 _ => "farther".to_owned(),
             };
-            let (pop, ports) = (relay.id.clone(), offered.ports);
+            let (pop, ports) = (relay.id().clone(), offered.ports);
             Some(InstanceView { pop, ports, total_ms, chosen, why })
         };
         let mut found: Vec<InstanceView> =
@@ -289,37 +290,38 @@ impl View<'_> {
     }
 
     fn name(&self, node: Node) -> PopId {
-        self.graph.relay(node).id.clone()
+        self.graph.relay(node).id().clone()
     }
 
     fn path(&self, trail: &Trail) -> PathView {
-        let found =
-            trail.links().filter_map(|(from, to)| Some((from, to, self.graph.link(from, to)?)));
-        let links: Vec<(Node, Node, &Link)> = found.collect();
-        let terms: MetricTerms = links.iter().map(|(_, _, link)| link.terms).sum();
-        let arrives = |link: &Link| 1.0 - f64::from(link.statement.loss);
-        let saved = |link: &Link| 1.0 - expected(&link.statement).residual;
+        let found = trail.links().filter_map(|(from, to)| {
+            Some((from, to, self.graph.link(from, to)?, self.graph.statement(from, to)?))
+        });
+        let links: Vec<(Node, Node, &Link, &LinkStatement)> = found.collect();
+        let terms: MetricTerms = links.iter().map(|(.., said)| MetricTerms::of(said)).sum();
+        let arrives = |said: &LinkStatement| 1.0 - f64::from(said.loss);
+        let saved = |said: &LinkStatement| 1.0 - expected(said).residual;
         PathView {
             pops: trail.nodes().iter().map(|&node| self.name(node)).collect(),
             total_ms: terms.total().ms(),
             terms,
-            loss: rounded(1.0 - links.iter().map(|(_, _, link)| arrives(link)).product::<f64>()),
-            residual_loss: fine(
-                1.0 - links.iter().map(|(_, _, link)| saved(link)).product::<f64>(),
-            ),
-            links: links.into_iter().map(|(from, to, link)| self.link(from, to, link)).collect(),
+            loss: rounded(1.0 - links.iter().map(|(.., said)| arrives(said)).product::<f64>()),
+            residual_loss: fine(1.0 - links.iter().map(|(.., said)| saved(said)).product::<f64>()),
+            links: links
+                .into_iter()
+                .map(|(from, to, link, said)| self.link(from, to, link, said))
+                .collect(),
         }
     }
 
-    fn link(&self, from: Node, to: Node, link: &Link) -> LinkView {
-        let statement = &link.statement;
+    fn link(&self, from: Node, to: Node, link: &Link, statement: &LinkStatement) -> LinkView {
         let own = self.graph.key(from) == self.router.own().key();
         let expected = expected(statement);
         LinkView {
             from: self.name(from),
             to: self.name(to),
             total_ms: link.cost().ms(),
-            terms: link.terms,
+            terms: MetricTerms::of(statement),
             rtt_ms: Cost::from_span(statement.rtt).ms(),
             loss: rounded(f64::from(statement.loss)),
             burst: rounded(f64::from(statement.burst)),

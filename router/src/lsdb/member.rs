@@ -1,11 +1,14 @@
 //! One member: its full statement, the newest delta on it, and what the two amount to.
 
+use std::sync::Arc;
+
 use tradewind_proto::statement::{
-    ClockCoordinate, LinkStatement, NodeState, Policy, SignedStatement,
+    ClockCoordinate, LinkStatement, NodeState, Policy, SignedStatement, Statement,
 };
 use tradewind_proto::units::{Incarnation, PolicyId, PopId, PopKey, Timestamp};
 
 use super::Change;
+use super::stated::{Stated, same};
 
 /// What a relay's certificate says of where it is and whose it is. Policies judge by nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +23,9 @@ pub struct Labels {
 
 /// An outgoing link of a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HeldLink {
+pub struct HeldLink<'a> {
     /// The newest that the member said of it.
-    pub statement: LinkStatement,
+    pub statement: &'a LinkStatement,
     /// Since when it has been up, by our clock; for a link that is down: when that was heard.
     pub since: Timestamp,
 }
@@ -30,15 +33,14 @@ pub struct HeldLink {
 /// The newest that one relay said of itself.
 #[derive(Clone, Debug)]
 pub struct Member {
-    id: PopId,
     key: PopKey,
-    incarnation: Incarnation,
-    full: Full,
+    labels: Arc<Labels>,
+    full: SignedStatement,
     full_heard_at: Timestamp,
-    delta: Option<(u32, SignedStatement)>,
-    clock: ClockCoordinate,
-    /// Those of the full statement with the newest delta applied, by neighbour.
-    links: Vec<HeldLink>,
+    delta: Option<SignedStatement>,
+    stated: Stated,
+    /// Of each link.
+    since: Vec<Timestamp>,
     /// Where those lead that are up.
     neighbours: Vec<PopKey>,
     policies: Vec<PolicyId>,
@@ -46,111 +48,96 @@ pub struct Member {
     turned: u64,
 }
 
-/// A full statement, verified.
-#[derive(Clone, Debug)]
-pub(super) struct Full {
-    pub(super) signed: SignedStatement,
-    pub(super) seq: u32,
-    pub(super) state: NodeState,
-    pub(super) labels: Labels,
-}
-
-/// A delta on the full statement held, verified.
-pub(super) struct Delta {
-    pub(super) signed: SignedStatement,
-    pub(super) seq: u32,
-    pub(super) clock: ClockCoordinate,
-    pub(super) links: Vec<LinkStatement>,
-    pub(super) removed: Vec<PopKey>,
-}
-
 impl Member {
+    /// Takes the first full statement; `None` if it is none.
     pub(super) fn new(
-        id: PopId,
-        incarnation: Incarnation,
-        full: Full,
+        signed: SignedStatement,
+        statement: Arc<Statement>,
+        labels: &Labels,
         version: u64,
         now: Timestamp,
-    ) -> Self {
-        let key = id.key();
-        let links = merged(&full.state.links, &[], &[], &[], now);
-        Self {
-            id,
+    ) -> Option<Self> {
+        let key = statement.origin.key();
+        let stated = Stated::full(statement)?;
+        Some(Self {
             key,
-            incarnation,
+            labels: Arc::new(labels.clone()),
+            full: signed,
             full_heard_at: now,
             delta: None,
-            clock: full.state.clock,
-            neighbours: neighbours(&links),
-            links,
-            policies: full.state.policies.iter().map(Policy::id).collect(),
-            full,
+            since: stated.links().map(|_| now).collect(),
+            neighbours: neighbours(&stated),
+            policies: stated.state().policies.iter().map(Policy::id).collect(),
+            stated,
             changed: version,
             turned: version,
-        }
+        })
     }
 
-    /// Takes a newer full statement of the same or a later start.
-    pub(super) fn replace(
+    /// Takes a newer statement: a full one, of the same or a later start, or a delta on the full one
+    /// held. `None`: it is a delta on another.
+    pub(super) fn take(
         &mut self,
-        incarnation: Incarnation,
-        full: Full,
+        signed: SignedStatement,
+        statement: Arc<Statement>,
+        labels: &Labels,
         version: u64,
         now: Timestamp,
-    ) -> Change {
-        let restarted = incarnation != self.incarnation;
-        let before: &[HeldLink] = if restarted { &[] } else { &self.links };
-        let links = merged(&full.state.links, &[], &[], before, now);
-        let change = Change {
-            restarted,
-            node: restarted || node_differs(&self.full, &full),
-            ..self.link_change(&links)
-        };
-        if self.full.state.policies != full.state.policies {
-            self.policies = full.state.policies.iter().map(Policy::id).collect();
+    ) -> Option<Change> {
+        let next = self.stated.followed_by(statement)?;
+        let restarted = next.incarnation() != self.incarnation();
+        let mut change = self.succeed(&next, restarted, now);
+        if next.is_delta() {
+            self.delta = Some(signed);
+        } else {
+            change.restarted = restarted;
+            change.node = restarted
+                || *self.labels != *labels
+                || node_differs(self.stated.state(), next.state());
+            if *self.labels != *labels {
+                self.labels = Arc::new(labels.clone());
+            }
+            if self.stated.state().policies != next.state().policies {
+                self.policies = next.state().policies.iter().map(Policy::id).collect();
+            }
+            (self.full, self.full_heard_at, self.delta) = (signed, now, None);
         }
-        self.incarnation = incarnation;
-        self.clock = full.state.clock;
-        self.full_heard_at = now;
-        self.delta = None;
-        self.full = full;
-        self.take(links, change, version)
-    }
-
-    /// Takes a newer delta on the full statement held.
-    pub(super) fn apply(&mut self, delta: Delta, version: u64, now: Timestamp) -> Change {
-        let Delta { signed, seq, clock, links, removed } = delta;
-        let links = merged(&self.full.state.links, &links, &removed, &self.links, now);
-        let change = self.link_change(&links);
-        self.clock = clock;
-        self.delta = Some((seq, signed));
-        self.take(links, change, version)
-    }
-
-    fn take(&mut self, links: Vec<HeldLink>, change: Change, version: u64) -> Change {
-        let neighbours = neighbours(&links);
-        if neighbours != self.neighbours {
-            (self.neighbours, self.turned) = (neighbours, version);
-        }
-        self.links = links;
+        self.stated = next;
         if change.is_visible() {
             self.changed = version;
         }
-        change
+        if change.links && !self.stated.neighbours().eq(self.neighbours.iter().copied()) {
+            (self.neighbours, self.turned) = (neighbours(&self.stated), version);
+        }
+        Some(change)
     }
 
-    /// How `next` differs from the links held.
-    fn link_change(&self, next: &[HeldLink]) -> Change {
-        let same = |(a, b): (&HeldLink, &HeldLink)| a.statement == b.statement;
-        let links = self.links.len() != next.len() || !self.links.iter().zip(next).all(same);
-        let still_up = |to| find(next, to).is_some_and(|held| held.statement.up);
-        let lost = |held: &HeldLink| held.statement.up && !still_up(held.statement.to);
-        Change { links, down: links && self.links.iter().any(lost), ..Change::default() }
+    /// How the links of `next` differ from those held; since when they are up. A link that was up
+    /// before keeps the time since when, unless the relay `restarted`.
+    fn succeed(&mut self, next: &Stated, restarted: bool, now: Timestamp) -> Change {
+        let mut before = self.links().peekable();
+        let (mut links, mut down) = (false, false);
+        let mut since = Vec::with_capacity(self.since.len());
+        for link in next.links() {
+            while let Some(gone) = before.next_if(|held| held.statement.to < link.to) {
+                (links, down) = (true, down | gone.statement.up);
+            }
+            let held = before.next_if(|held| held.statement.to == link.to);
+            links |= held.is_none_or(|held| !same(held.statement, link));
+            down |= held.is_some_and(|held| held.statement.up && !link.up);
+            let kept = held.filter(|held| held.statement.up == link.up && !restarted);
+            since.push(kept.map_or(now, |held| held.since));
+        }
+        for gone in before {
+            (links, down) = (true, down | gone.statement.up);
+        }
+        self.since = since;
+        Change { links, down, ..Change::default() }
     }
 
     /// Its name.
     pub fn id(&self) -> &PopId {
-        &self.id
+        self.stated.origin()
     }
 
     /// Its name in packets.
@@ -160,32 +147,43 @@ impl Member {
 
     /// Which start of it.
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.stated.incarnation()
     }
 
     /// What it says of itself. Its clock and links may be older than [`Self::clock`] and [`Self::links`].
     pub fn state(&self) -> &NodeState {
-        &self.full.state
+        self.stated.state()
     }
 
     /// What its certificate says of it.
     pub fn labels(&self) -> &Labels {
-        &self.full.labels
+        &self.labels
     }
 
     /// Its X.509 certificate (DER): with its key, later deltas are verified.
     pub fn certificate(&self) -> &[u8] {
-        &self.full.state.certificate
+        &self.state().certificate
     }
 
     /// Its clock, as last stated.
     pub fn clock(&self) -> ClockCoordinate {
-        self.clock
+        self.stated.clock()
+    }
+
+    /// What it says of itself and its links.
+    pub(crate) fn stated(&self) -> &Stated {
+        &self.stated
+    }
+
+    /// What its certificate says of it, to share.
+    pub(crate) fn shared_labels(&self) -> &Arc<Labels> {
+        &self.labels
     }
 
     /// Its outgoing links, as last stated, by neighbour.
-    pub fn links(&self) -> &[HeldLink] {
-        &self.links
+    pub fn links(&self) -> impl Iterator<Item = HeldLink<'_>> + Clone {
+        let since = self.since.iter().copied();
+        self.stated.links().zip(since).map(|(statement, since)| HeldLink { statement, since })
     }
 
     /// Where its links lead that are up, in order.
@@ -194,13 +192,13 @@ impl Member {
     }
 
     /// Its outgoing link to `to`, as last stated.
-    pub fn link(&self, to: PopKey) -> Option<&HeldLink> {
-        find(&self.links, to)
+    pub fn link(&self, to: PopKey) -> Option<&LinkStatement> {
+        self.stated.link(to)
     }
 
     /// The policies it defines, each with its id.
     pub fn policies(&self) -> impl Iterator<Item = (PolicyId, &Policy)> {
-        self.policies.iter().copied().zip(&self.full.state.policies)
+        self.policies.iter().copied().zip(&self.state().policies)
     }
 
     /// When its last full statement came, by our clock.
@@ -210,12 +208,12 @@ impl Member {
 
     /// The number of the full statement held.
     pub fn full_seq(&self) -> u32 {
-        self.full.seq
+        self.stated.full_seq()
     }
 
     /// The number of the newest statement held.
     pub fn newest_seq(&self) -> u32 {
-        self.delta.as_ref().map_or(self.full.seq, |(seq, _)| *seq)
+        self.stated.newest_seq()
     }
 
     /// [`super::Lsdb::version`] when something that routes depend on last changed.
@@ -230,50 +228,18 @@ impl Member {
 
     /// Its newest full statement, as it signed it.
     pub fn signed_full(&self) -> &SignedStatement {
-        &self.full.signed
+        &self.full
     }
 
     pub(super) fn signed_delta(&self) -> Option<&SignedStatement> {
-        self.delta.as_ref().map(|(_, signed)| signed)
+        self.delta.as_ref()
     }
 }
 
-fn node_differs(old: &Full, new: &Full) -> bool {
-    old.labels != new.labels
-        || old.state.services != new.state.services
-        || old.state.policies != new.state.policies
-        || old.state.draining != new.state.draining
+fn node_differs(old: &NodeState, new: &NodeState) -> bool {
+    old.services != new.services || old.policies != new.policies || old.draining != new.draining
 }
 
-fn neighbours(links: &[HeldLink]) -> Vec<PopKey> {
-    links.iter().filter(|held| held.statement.up).map(|held| held.statement.to).collect()
-}
-
-fn find(links: &[HeldLink], to: PopKey) -> Option<&HeldLink> {
-    let at = links.binary_search_by_key(&to, |held| held.statement.to).ok()?;
-    links.get(at)
-}
-
-/// `base` with `changes` applied and `removed` taken out, sorted; of several statements on one
-/// link the last counts. A link that was up `before` keeps the time since when.
-fn merged(
-    base: &[LinkStatement],
-    changes: &[LinkStatement],
-    removed: &[PopKey],
-    before: &[HeldLink],
-    now: Timestamp,
-) -> Vec<HeldLink> {
-    let mut links: Vec<LinkStatement> = Vec::with_capacity(base.len());
-    for link in base.iter().chain(changes) {
-        match links.binary_search_by_key(&link.to, |held| held.to) {
-            Ok(at) => links[at] = *link,
-            Err(at) => links.insert(at, *link),
-        }
-    }
-    links.retain(|link| !removed.contains(&link.to));
-    let since = |link: &LinkStatement| {
-        let held = find(before, link.to).filter(|held| held.statement.up == link.up);
-        held.map_or(now, |held| held.since)
-    };
-    links.into_iter().map(|statement| HeldLink { statement, since: since(&statement) }).collect()
+fn neighbours(stated: &Stated) -> Vec<PopKey> {
+    stated.neighbours().collect()
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tradewind_proto::statement::ClockCoordinate;
+use tradewind_proto::statement::{ClockCoordinate, LinkStatement, NodeState};
 
 use super::*;
 use crate::world::{NOON, World, id, insert, key, link, signed};
@@ -11,7 +11,8 @@ fn world() -> World {
 }
 
 fn delta(name: &str, base: u32, seq: u32, links: &[(&str, f64)]) -> Statement {
-    let links = links.iter().map(|&(to, delay_ms)| link(to, delay_ms)).collect();
+    let mut links: Vec<_> = links.iter().map(|&(to, delay_ms)| link(to, delay_ms)).collect();
+    links.sort_by_key(|link| link.to);
     let body = Body::Delta { base, clock: ClockCoordinate::default(), links, removed: vec![] };
     Statement { origin: id(name), incarnation: Incarnation(1), seq, body }
 }
@@ -65,14 +66,15 @@ fn a_delta_replaces_joins_and_removes_links_of_its_base() {
     assert_eq!(change, Change { links: true, down: true, ..Change::default() });
     let delays = |lsdb: &Lsdb| -> BTreeMap<PopKey, i32> {
         let links = lsdb.member(key("sgp")).unwrap().links();
-        links.iter().map(|held| (held.statement.to, held.statement.delay_micros)).collect()
+        links.map(|held| (held.statement.to, held.statement.delay_micros)).collect()
     };
     assert_eq!(delays(&lsdb), BTreeMap::from([(key("fra"), 90_000), (key("tyo"), 30_000)]));
     // Only the newest delta counts: what it does not name is as in the base.
     insert(&mut lsdb, delta("sgp", 1, 3, &[("tyo", 31.0)]), later).unwrap();
     let expected = [(key("fra"), 80_000), (key("tyo"), 31_000), (key("nyc"), 110_000)];
     assert_eq!(delays(&lsdb), BTreeMap::from(expected));
-    let since = |to| lsdb.member(key("sgp")).unwrap().link(key(to)).unwrap().since;
+    let links = lsdb.member(key("sgp")).unwrap().links();
+    let since = |to| links.clone().find(|held| held.statement.to == key(to)).unwrap().since;
     assert_eq!((since("fra"), since("nyc")), (NOON, later), "up all the time, and up again");
 }
 
@@ -154,8 +156,8 @@ fn pass_on(
 ) -> usize {
     let missing = from.lacking(to.own().key(), &to.digest_since(theirs), cursor);
     for signed in &missing {
-        let statement = said[&(signed.body.to_vec(), signed.signature)].clone();
-        let _ = to.insert(signed.clone(), statement, Labels::default(), NOON);
+        let statement = said[&(signed.body().to_vec(), *signed.signature())].clone();
+        let _ = to.insert(signed.clone(), Arc::new(statement), &Labels::default(), NOON);
     }
     missing.len()
 }
@@ -190,7 +192,7 @@ proptest! {
                 bases.insert(name, statement.seq);
             }
             let wrapped = signed(&statement);
-            said.insert((wrapped.body.to_vec(), wrapped.signature), statement.clone());
+            said.insert((wrapped.body().to_vec(), *wrapped.signature()), statement.clone());
             let _ = insert(if *to_a { &mut a } else { &mut b }, statement, NOON);
             if *exchange {
                 sent += pass_on(&a, &mut b, &mut a_of_b, &mut told_a, &said);
@@ -218,7 +220,7 @@ fn what_a_neighbour_sent_is_not_sent_back_and_digests_carry_only_changes() {
     cursor.heard(&from_neighbour);
     insert(&mut lsdb, from_neighbour, NOON).unwrap();
     let missing = lsdb.lacking(key("sgp"), &[], &mut cursor);
-    assert_eq!(missing.iter().map(|m| m.body.to_vec()).collect::<Vec<_>>(), [b"fra".to_vec()]);
+    assert_eq!(missing.iter().map(|m| m.body().to_vec()).collect::<Vec<_>>(), [b"fra".to_vec()]);
     assert_eq!(lsdb.digest_since(&mut cursor).len(), 2);
     assert_eq!(lsdb.digest_since(&mut cursor), []);
     world.say(&mut lsdb, "sgp", NOON);
@@ -332,4 +334,55 @@ fn in_a_mesh_two_neighbours_pass_on_what_a_relay_lacks_and_the_others_only_if_it
     let mute: BTreeSet<usize> = (2..=8).chain(32..=38).collect();
     (0..8).for_each(|_| ring.exchange(&mute, Some(&statement)));
     assert_eq!(ring.lacks(&statement), 0);
+}
+
+proptest! {
+    #[test]
+    fn links_are_those_of_the_base_with_changes_and_without_the_removed(
+        base in prop::collection::btree_map(0..12u32, 1..90u32, 0..10),
+        changes in prop::collection::btree_map(0..12u32, 1..90u32, 0..10),
+        removed in prop::collection::btree_set(0..12u32, 0..4),
+    ) {
+        let links = |of: &BTreeMap<u32, u32>| -> Vec<_> {
+            let of = of.iter().map(|(&to, &delay)| (PopKey(to), delay as i32));
+            of.map(|(to, delay_micros)| LinkStatement { to, delay_micros, ..link("x", 1.0) }).collect()
+        };
+        let statement = |seq, body| {
+            Arc::new(Statement { origin: id("fra"), incarnation: Incarnation(1), seq, body })
+        };
+        let state = NodeState { links: links(&base), ..NodeState::default() };
+        let full = Stated::full(statement(1, Body::Full(state))).unwrap();
+        let gone = removed.iter().copied().map(PopKey).collect();
+        let clock = ClockCoordinate::default();
+        let delta = |base| Body::Delta { base, clock, links: links(&changes), removed: gone };
+        let stated = full.followed_by(statement(2, delta(1))).unwrap();
+        let mut expected = base.clone();
+        expected.extend(&changes);
+        expected.retain(|to, _| !removed.contains(to));
+        prop_assert_eq!(stated.links().copied().collect::<Vec<_>>(), links(&expected));
+        for to in 0..12 {
+            let delay = stated.link(PopKey(to)).map(|link| link.delay_micros as u32);
+            prop_assert_eq!(delay, expected.get(&to).copied());
+        }
+    }
+}
+
+/// Whose statements are passed on is remembered, but not once links lead elsewhere.
+#[test]
+fn who_passes_on_is_looked_at_anew_when_links_come_or_go() {
+    let mut world = World::new(&[("fra", "sgp", 5.0), ("fra", "nyc", 5.0)]);
+    let mut lsdb = world.lsdb("fra", NOON);
+    let mut cursor = Cursor::default();
+    let all = lsdb.digest_all();
+    lsdb.lacking(key("sgp"), &all, &mut cursor);
+    for (linked, passed_on) in [(false, 1), (true, 0)] {
+        if linked {
+            world.connect("sgp", link("nyc", 5.0));
+        }
+        let said = world.statement("sgp");
+        cursor.heard(&said);
+        insert(&mut lsdb, said, NOON).unwrap();
+        world.say(&mut lsdb, "nyc", NOON);
+        assert_eq!(lsdb.lacking(key("sgp"), &[], &mut cursor).len(), passed_on, "{linked}");
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn table(
 ) -> PolicyTable {
     let relays = terrain.graph.relays();
     let allowed: Vec<bool> =
-        relays.map(|(_, relay)| judge.admit(&relay.id, &relay.labels).is_ok()).collect();
+        relays.map(|(_, relay)| judge.admit(relay.id(), relay.labels()).is_ok()).collect();
     let search = Search::new(terrain, &allowed, now);
     let primaries = search.primaries(&mut routes.held);
     let (around, backups) = search.repairs(&primaries);
@@ -170,10 +170,9 @@ impl<'a> Search<'a> {
         if suspects.contains(&to) {
             return false;
         }
-        let delay: Cost = self.links(trail).map(|link| link.terms.delay).sum();
-        let terms = &link.terms;
-        let allowed = terms.delay + terms.operator + terms.capacity + config.harm;
-        let slower = link.statement.loss < config.clean_loss && delay > allowed;
+        let delay: Cost = self.links(trail).map(Link::delay).sum();
+        let allowed = link.delay() + link.excused() + config.harm;
+        let slower = link.loss < config.clean_loss && delay > allowed;
         slower || self.arrays.cost_of(trail).is_some_and(|cost| cost > direct)
     }
 
@@ -311,8 +310,8 @@ impl<'a> Search<'a> {
     }
 
     fn way(&self, trail: &Trail) -> Option<Way> {
-        let delay: Cost = self.links(trail).map(|link| link.terms.propagation()).sum();
-        let largest = self.links(trail).map(|link| usize::from(link.statement.max_packet));
+        let delay: Cost = self.links(trail).map(Link::propagation).sum();
+        let largest = self.links(trail).map(|link| usize::from(link.max_packet));
         let max_packet = largest.min().unwrap_or(usize::MAX);
         Some(Way { path: self.path(trail)?, delay: delay.span(), max_packet })
     }
@@ -330,12 +329,12 @@ impl<'a> Search<'a> {
         let mut services: BTreeMap<ServiceName, Vec<Instance>> = BTreeMap::new();
         for ((_, relay), primary) in self.terrain.graph.relays().zip(primaries) {
             let Some(cost) = primary.as_ref().and_then(|path| self.cost(path)) else { continue };
-            for service in &relay.services {
+            for service in relay.services() {
                 let instance = Instance {
                     cost,
                     pop: relay.key,
                     ports: service.ports,
-                    draining: relay.draining,
+                    draining: relay.is_draining(),
                 };
                 services.entry(service.name.clone()).or_default().push(instance);
             }
@@ -350,7 +349,7 @@ fn arrays(terrain: &Terrain<'_>, allowed: &[bool]) -> Arrays {
     let Terrain { graph, own, suspects, .. } = *terrain;
     let transit: Vec<bool> = graph
         .relays()
-        .map(|(node, relay)| allowed[usize::from(node)] && (node == own || !relay.draining))
+        .map(|(node, relay)| allowed[usize::from(node)] && (node == own || !relay.is_draining()))
         .collect();
     let usable = |edge: &Edge| transit[usize::from(edge.from)] && allowed[usize::from(edge.to)];
     let penalty = |edge: &Edge| {

@@ -22,7 +22,7 @@ fn routed(world: &mut World) -> (Router, Lsdb) {
 
 fn names(router: &Router, path: &Path) -> String {
     let name =
-        |&key: &PopKey| router.graph().relay(router.graph().node(key).unwrap()).id.to_string();
+        |&key: &PopKey| router.graph().relay(router.graph().node(key).unwrap()).id().to_string();
     path.pops().iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
@@ -334,7 +334,7 @@ fn the_searches_agree_with_petgraph() {
         assert!(
             (f64::from(best) / 1_000.0 - oracle.distances[usize::from(node)]).abs() < 1e-6,
             "{}",
-            relay.id
+            relay.id()
         );
     }
 }
@@ -373,11 +373,11 @@ proptest! {
         for (to, relay) in graph.relays().filter(|(_, relay)| relay.key != key("fra")) {
             let all: Vec<(i32, Trail)> = Ascending::new(&ways.arrays, &ways.labels, to).collect();
             let delay = |path: &Trail| -> i32 {
-                path.links().map(|(u, v)| graph.link(u, v).unwrap().statement.delay_micros).sum()
+                path.links().map(|(u, v)| graph.statement(u, v).unwrap().delay_micros).sum()
             };
-            let direct = graph.link(own, to);
+            let direct = graph.link(own, to).zip(graph.statement(own, to));
             let harmless = |path: &Trail| match direct {
-                Some(link) if link.statement.loss < 0.001 => delay(path) <= link.statement.delay_micros + 2_000,
+                Some((_, said)) if said.loss < 0.001 => delay(path) <= said.delay_micros + 2_000,
                 _ => true,
             };
             let best = all.iter().find(|(_, path)| harmless(path)).map(|(_, path)| *path);
@@ -385,7 +385,7 @@ proptest! {
             let used = route.and_then(|route| trail(graph, &route.primary.path));
             prop_assert_eq!(used, best);
             let Some(used) = used else { continue };
-            if let Some(link) = direct {
+            if let Some((link, _)) = direct {
                 prop_assert!(i64::from(ways.arrays.cost_of(&used).unwrap()) <= link.cost().micros());
             }
             let apart = |other: &Trail| {
