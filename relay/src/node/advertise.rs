@@ -7,7 +7,6 @@
 //! Deltas are cumulative: each holds every link that differs from the last full
 //! statement, so a reader needs only that and the newest delta.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tradewind_proto::statement::LinkStatement;
@@ -54,9 +53,9 @@ pub enum Advert {
 pub struct Advertiser {
     seq: u32,
     /// The last full statement: number, time, links.
-    full: Option<(u32, Timestamp, BTreeMap<PopKey, LinkStatement>)>,
+    full: Option<(u32, Timestamp, Vec<LinkStatement>)>,
     /// What the others know by now.
-    told: BTreeMap<PopKey, LinkStatement>,
+    told: Vec<LinkStatement>,
     /// When something was told last.
     told_at: Timestamp,
     /// When the ration will be whole again.
@@ -70,12 +69,8 @@ impl Advertiser {
         self.full_wanted = true;
     }
 
-    /// What to state now, if anything, given the links as they are.
-    pub fn poll(
-        &mut self,
-        links: &BTreeMap<PopKey, LinkStatement>,
-        now: Timestamp,
-    ) -> Option<Advert> {
+    /// What to state now, if anything, given the links as they are, in the order of neighbours.
+    pub fn poll(&mut self, links: &[LinkStatement], now: Timestamp) -> Option<Advert> {
         let full_due = match &self.full {
             Some((_, at, _)) => self.full_wanted || now.since(*at) >= FULL_INTERVAL,
             None => true,
@@ -104,36 +99,27 @@ impl Advertiser {
         self.full.as_ref().map_or(Timestamp::ZERO, |(_, at, _)| *at + FULL_INTERVAL)
     }
 
-    fn state_all(&mut self, links: &BTreeMap<PopKey, LinkStatement>, now: Timestamp) -> Advert {
+    fn state_all(&mut self, links: &[LinkStatement], now: Timestamp) -> Advert {
         self.seq += 1;
         self.full_wanted = false;
-        self.told = links.clone();
+        self.told = links.to_vec();
         self.note_told(now);
-        self.full = Some((self.seq, now, links.clone()));
-        Advert::Full { seq: self.seq, links: links.values().copied().collect() }
+        self.full = Some((self.seq, now, links.to_vec()));
+        Advert::Full { seq: self.seq, links: links.to_vec() }
     }
 
-    fn state_changes(&mut self, links: &BTreeMap<PopKey, LinkStatement>, now: Timestamp) -> Advert {
-        self.told.retain(|peer, _| links.contains_key(peer));
-        for (&peer, link) in links {
-            match self.told.get_mut(&peer) {
-                Some(told) if !differs(told, link) => {}
-                Some(told) => *told = *link,
-                None => {
-                    self.told.insert(peer, *link);
-                }
-            }
-        }
+    fn state_changes(&mut self, links: &[LinkStatement], now: Timestamp) -> Advert {
+        let tell = |link: &LinkStatement| match find(&self.told, link.to) {
+            Some(told) if !differs(told, link) => *told,
+            _ => *link,
+        };
+        self.told = links.iter().map(tell).collect();
         self.note_told(now);
         let Some((base, _, full)) = &self.full else { return self.state_all(links, now) };
-        let changed: Vec<_> = self
-            .told
-            .iter()
-            .filter(|(peer, link)| full.get(peer) != Some(link))
-            .map(|(_, link)| *link)
-            .collect();
-        let removed: Vec<_> =
-            full.keys().filter(|peer| !self.told.contains_key(peer)).copied().collect();
+        let changed: Vec<_> =
+            self.told.iter().filter(|link| find(full, link.to) != Some(link)).copied().collect();
+        let gone = |link: &&LinkStatement| find(&self.told, link.to).is_none();
+        let removed: Vec<_> = full.iter().filter(gone).map(|link| link.to).collect();
         if 2 * (changed.len() + removed.len()) > full.len() + 8 {
             return self.state_all(links, now);
         }
@@ -147,23 +133,29 @@ impl Advertiser {
     }
 
     /// The most urgent difference between what was told and what is.
-    fn news(&self, links: &BTreeMap<PopKey, LinkStatement>) -> Option<News> {
-        let gone = self.told.iter().any(|(peer, told)| told.up && !links.contains_key(peer));
-        let turned = links.iter().any(|(peer, link)| match self.told.get(peer) {
+    fn news(&self, links: &[LinkStatement]) -> Option<News> {
+        let gone = |told: &LinkStatement| told.up && find(links, told.to).is_none();
+        let turned = |link: &LinkStatement| match find(&self.told, link.to) {
             // Others lose what they send too large.
             Some(told) => told.up != link.up || link.max_packet < told.max_packet,
             None => link.up,
-        });
-        if gone || turned {
+        };
+        if self.told.iter().any(gone) || links.iter().any(turned) {
             return Some(News::Urgent);
         }
-        let changed = |(peer, link)| match self.told.get(peer) {
+        let changed = |link: &LinkStatement| match find(&self.told, link.to) {
+            Some(told) if told == link => None,
             Some(told) if dearer(told, link) => Some(News::Worse),
             Some(told) if !differs(told, link) => None,
             _ => Some(News::Significant),
         };
         links.iter().filter_map(changed).min()
     }
+}
+
+fn find(links: &[LinkStatement], to: PopKey) -> Option<&LinkStatement> {
+    let at = links.binary_search_by_key(&to, |link| link.to).ok()?;
+    links.get(at)
 }
 
 /// The most urgent first.
@@ -217,20 +209,16 @@ mod tests {
         }
     }
 
-    fn links(of: &[LinkStatement]) -> BTreeMap<PopKey, LinkStatement> {
-        of.iter().map(|link| (link.to, *link)).collect()
-    }
-
     fn started(of: &[LinkStatement]) -> Advertiser {
         let mut advertiser = Advertiser::default();
-        assert!(matches!(advertiser.poll(&links(of), at(0)), Some(Advert::Full { seq: 1, .. })));
+        assert!(matches!(advertiser.poll(of, at(0)), Some(Advert::Full { seq: 1, .. })));
         advertiser
     }
 
     #[test]
     fn nothing_new_is_told_once_a_minute() {
         let mut advertiser = started(&[link(A, 20)]);
-        let same = links(&[link(A, 21)]);
+        let same = [link(A, 21)];
         assert_eq!(advertiser.poll(&same, at(1_000)), None);
         assert_eq!(advertiser.poll(&same, at(59_999)), None);
         assert_eq!(advertiser.poll_timeout(), at(60_000));
@@ -241,7 +229,7 @@ mod tests {
     fn a_link_that_is_better_is_told_after_a_while_and_one_that_is_worse_at_once() {
         for (delay, at_once) in [(15, false), (30, true)] {
             let mut advertiser = started(&[link(A, 20), link(B, 5)]);
-            let links = links(&[link(A, delay), link(B, 6)]);
+            let links = [link(A, delay), link(B, 6)];
             let delta =
                 Advert::Delta { seq: 2, base: 1, links: vec![link(A, delay)], removed: vec![] };
             assert_eq!(advertiser.poll(&links, at(50)).is_some(), at_once, "{delay}");
@@ -258,7 +246,7 @@ mod tests {
         for step in 0..6_000 {
             let millis = 10 + 10 * step;
             let delay = if step % 2 == 0 { 30 } else { 100 };
-            if advertiser.poll(&links(&[link(A, delay), link(B, 5)]), at(millis)).is_some() {
+            if advertiser.poll(&[link(A, delay), link(B, 5)], at(millis)).is_some() {
                 told.push(millis);
             }
         }
@@ -268,7 +256,7 @@ mod tests {
 
         let mut advertiser = started(&[link(A, 100), link(B, 5)]);
         let mut told =
-            |a, b, millis| advertiser.poll(&links(&[link(A, a), link(B, b)]), at(millis)).is_some();
+            |a, b, millis| advertiser.poll(&[link(A, a), link(B, b)], at(millis)).is_some();
         for (nth, delay) in [80, 60, 40, 20].into_iter().enumerate() {
             assert_eq!(told(delay, 5, 100 + 100 * nth as u64), nth < 3, "{delay} ms");
         }
@@ -292,15 +280,15 @@ mod tests {
         let mut advertiser = started(&[link(A, 20), link(B, 5)]);
         let down = LinkStatement { up: false, ..link(A, 20) };
         assert_eq!(
-            advertiser.poll(&links(&[down, link(B, 5)]), at(1)),
+            advertiser.poll(&[down, link(B, 5)], at(1)),
             Some(Advert::Delta { seq: 2, base: 1, links: vec![down], removed: vec![] })
         );
         assert_eq!(
-            advertiser.poll(&links(&[down]), at(2)),
+            advertiser.poll(&[down], at(2)),
             Some(Advert::Delta { seq: 3, base: 1, links: vec![down], removed: vec![B] }),
             "deltas are cumulative"
         );
-        assert_eq!(advertiser.poll(&links(&[down]), at(3)), None);
+        assert_eq!(advertiser.poll(&[down], at(3)), None);
     }
 
     #[test]
@@ -308,7 +296,7 @@ mod tests {
         for (max_packet, at_once) in [(1_401, true), (1_403, false)] {
             let mut advertiser = started(&[link(A, 20), link(B, 5)]);
             let changed = LinkStatement { max_packet, ..link(A, 20) };
-            let links = links(&[changed, link(B, 5)]);
+            let links = [changed, link(B, 5)];
             assert_eq!(advertiser.poll(&links, at(1)).is_some(), at_once, "{max_packet}");
             let later = advertiser.poll(&links, at(500));
             assert_eq!(later.is_some(), !at_once, "{max_packet}");
@@ -320,10 +308,7 @@ mod tests {
         let many: Vec<_> = (0..40).map(|n| link(PopKey(n), 10)).collect();
         let mut advertiser = started(&many);
         let moved: Vec<_> = (0..40).map(|n| link(PopKey(n), 50)).collect();
-        assert!(matches!(
-            advertiser.poll(&links(&moved), at(500)),
-            Some(Advert::Full { seq: 2, .. })
-        ));
+        assert!(matches!(advertiser.poll(&moved, at(500)), Some(Advert::Full { seq: 2, .. })));
     }
 
     #[test]

@@ -407,10 +407,9 @@ impl<T: Trust> Control<T> {
     /// link comes or goes.
     pub fn handle_links(&mut self, links: &[Measured], now: Timestamp) {
         self.align_clock(links, now);
-        let statements: BTreeMap<_, _> = links
-            .iter()
-            .filter_map(|link| Some((link.to, self.link_statement(link, now)?)))
-            .collect();
+        let stated = links.iter().filter_map(|link| self.link_statement(link, now));
+        let mut statements: Vec<_> = stated.collect();
+        statements.sort_by_key(|link| link.to);
         if let Some(advert) = self.advertiser.poll(&statements, now) {
             self.state(advert, now);
         }
