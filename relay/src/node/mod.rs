@@ -221,7 +221,7 @@ impl<T: Trust> Node<T> {
         let due: Vec<_> = self
             .neighbours
             .iter()
-            .filter(|(_, neighbour)| neighbour.line.link.poll_timeout() <= now)
+            .filter(|(_, neighbour)| neighbour.poll_timeout() <= now)
             .map(|(key, _)| key)
             .collect();
         for key in due {
@@ -245,7 +245,7 @@ impl<T: Trust> Node<T> {
 
     /// When to call [`Self::handle_timeout`], should nothing happen before.
     pub fn poll_timeout(&self) -> Timestamp {
-        let links = self.neighbours.iter().map(|(_, neighbour)| neighbour.line.link.poll_timeout());
+        let links = self.neighbours.iter().map(|(_, neighbour)| neighbour.poll_timeout());
         // Links that are down are dialled anew with the next measurement that finds them due.
         let dialler = self.dialler.poll_timeout(|peer| self.neighbours.get(peer).is_some());
         links

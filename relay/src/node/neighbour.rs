@@ -5,6 +5,7 @@
 //! dialled by the smaller [`PopId`] stays: it takes over with the first datagram that arrives on
 //! it, and the other is closed then.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -165,6 +166,9 @@ pub struct Neighbour {
     wanted_at: Timestamp,
     /// A path that uses it, to find what stands by for it.
     pub sample: Option<(Path, PolicyId)>,
+    /// When its link wants to be woken, unless somebody could have changed it since that was asked:
+    /// most events concern one link of many.
+    wake: Cell<Option<Timestamp>>,
 }
 
 impl Neighbour {
@@ -223,8 +227,22 @@ impl Neighbour {
         now.since(self.wanted_at) >= UNWANTED
     }
 
+    /// When its link wants to be woken.
+    pub fn poll_timeout(&self) -> Timestamp {
+        let wake = self.wake.get().unwrap_or_else(|| self.line.link.poll_timeout());
+        self.wake.set(Some(wake));
+        wake
+    }
+
+    /// Whoever is handed it may change its link.
+    fn changing(&mut self) -> &mut Self {
+        self.wake.set(None);
+        self
+    }
+
     /// Another connection carries the link from now on, which begins anew.
     fn take_over(&mut self, line: Line) -> Line {
+        self.wake.set(None);
         // Where the former one was told to be down it is news when this one carries packets.
         self.came_up &= self.down_since.take().is_none();
         std::mem::replace(&mut self.line, line)
@@ -391,6 +409,7 @@ impl Neighbours {
             came_up: false,
             wanted_at: now,
             sample: None,
+            wake: Cell::new(None),
         };
         self.by_key.insert(key, neighbour);
     }
@@ -484,7 +503,7 @@ impl Neighbours {
 
     /// A neighbour.
     pub fn get_mut(&mut self, key: PopKey) -> Option<&mut Neighbour> {
-        self.by_key.get_mut(&key)
+        self.by_key.get_mut(&key).map(Neighbour::changing)
     }
 
     /// All neighbours.
@@ -494,7 +513,7 @@ impl Neighbours {
 
     /// All neighbours.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (PopKey, &mut Neighbour)> {
-        self.by_key.iter_mut().map(|(&key, neighbour)| (key, neighbour))
+        self.by_key.iter_mut().map(|(&key, neighbour)| (key, neighbour.changing()))
     }
 
     /// A line that may take over has a machine too, which wants to be driven.

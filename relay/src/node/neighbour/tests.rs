@@ -307,3 +307,33 @@ fn links_are_hot_at_first_and_while_used_or_standing_by() {
     assert_eq!(neighbour.heat(at(13_999)), Heat::Hot);
     assert_eq!(neighbour.heat(at(14_000)), Heat::Cold);
 }
+
+#[test]
+fn when_a_link_wants_to_be_woken_is_asked_again_once_it_may_have_changed() {
+    let mut all = neighbours("fra");
+    joins(&mut all, (1, "sgp", 5), false, at(0)).unwrap();
+    joins(&mut all, (2, "sgp", 5), true, at(10)).unwrap();
+    let sgp = id("sgp").key();
+    let agrees = |all: &Neighbours| {
+        let neighbour = all.get(sgp).unwrap();
+        let asked = neighbour.poll_timeout();
+        assert_eq!(asked, neighbour.poll_timeout());
+        assert_eq!(asked, neighbour.line.link.poll_timeout());
+        asked
+    };
+    let mut asked = vec![agrees(&all)];
+    for millis in 1..100 {
+        let link = &mut all.get_mut(sgp).unwrap().line.link;
+        link.handle_timeout(at(millis));
+        while link.poll_transmit(at(millis)).is_some() {}
+        asked.push(agrees(&all));
+    }
+    for (_, neighbour) in all.iter_mut() {
+        neighbour.line.link.set_heat(Heat::Cold, at(100));
+    }
+    asked.push(agrees(&all));
+    all.receiving(ConnId(2)).unwrap();
+    asked.push(agrees(&all));
+    asked.dedup();
+    assert!(asked.len() > 4, "{asked:?}");
+}
