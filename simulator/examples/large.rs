@@ -1,6 +1,7 @@
-//! How long a large world takes at fidelity `flow`, and how much memory: PoPs all over a globe,
-//! each with links to its nearest and to others, flows between random ones, a relay killed and
-//! one link degraded. `cargo run --release -p tradewind-simulator --example large -- --pops 200`
+//! How long a large world takes, and how much memory: PoPs all over a globe, each with links to its
+//! nearest and to others, flows between random ones, a relay killed and one link degraded.
+//! `cargo run --release -p tradewind-simulator --example large -- --pops 200`; packet by packet, for
+//! worlds that are not so large: `-- --packets --pops 20 --flows 200 --pps 100`
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use tradewind_simulator::world::World;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A large world at fidelity `flow`.
+/// A large world.
 #[derive(Parser)]
 struct Args {
     #[arg(long, default_value_t = 200)]
@@ -30,6 +31,12 @@ struct Args {
     /// Links of each PoP to others, near and far
     #[arg(long, default_value_t = 8)]
     far: usize,
+    /// At fidelity `packet` rather than `flow`
+    #[arg(long)]
+    packets: bool,
+    /// Packets of 1,000 bytes a second of each flow, rather than sound and pictures
+    #[arg(long)]
+    pps: Option<u32>,
     /// Seconds of traffic
     #[arg(long, default_value_t = 60)]
     duration: u64,
@@ -87,7 +94,8 @@ fn world(args: &Args) -> anyhow::Result<String> {
     let mut rng = SmallRng::seed_from_u64(args.seed);
     let mut text = String::new();
     let Args { pops, flows, near, far, duration, seed, .. } = *args;
-    writeln!(text, "[run]\nname = \"large\"\nfidelity = \"flow\"\nseed = {seed}")?;
+    let fidelity = if args.packets { "packet" } else { "flow" };
+    writeln!(text, "[run]\nname = \"large\"\nfidelity = \"{fidelity}\"\nseed = {seed}")?;
     writeln!(text, "duration = \"{duration}s\"\nwarmup = \"5s\"")?;
     // Degrees north as on land, which lies north mostly.
     let place =
@@ -123,8 +131,11 @@ fn world(args: &Args) -> anyhow::Result<String> {
     for flow in 0..flows {
         let from = rng.random_range(0..pops);
         let to = (from + rng.random_range(1..pops)) % pops;
-        let (class, pps, size) =
-            if flow % 2 == 0 { ("audio", 50, 160) } else { ("video", 200, 1100) };
+        let (class, pps, size) = match args.pps {
+            Some(pps) => ("video", pps, 1000),
+            None if flow % 2 == 0 => ("audio", 50, 160),
+            None => ("video", 200, 1100),
+        };
         writeln!(
             text,
             "[[traffic]]\nfrom = \"pop-{from}\"\nto = \"pop-{to}\"\n\
