@@ -3,6 +3,8 @@
 //! A certificate is the relay's subject as text, a signature a keyed checksum. The rules above
 //! them are the daemon's own; that real certificates and signatures hold is tested with the daemon.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 use tradewind_proto::units::Timestamp;
 use tradewind_relay::identity::{CertificateError, PeerCertificate, Subject};
@@ -63,22 +65,10 @@ fn signature(key: &[u8; 32], body: &[u8]) -> [u8; 64] {
     signature
 }
 
-/// Eight bytes at a time: every statement of every relay passes here many times (FxHash).
 fn checksum(key: &[u8], body: &[u8]) -> u64 {
-    let words = |bytes: &mut &[u8]| {
-        let (word, rest) = bytes.split_at_checked(8).unwrap_or((*bytes, &[]));
-        *bytes = rest;
-        let mut padded = [0; 8];
-        padded[..word.len()].copy_from_slice(word);
-        u64::from_le_bytes(padded)
-    };
-    [key, body].into_iter().fold(0u64, |sum, mut bytes| {
-        let mut sum = sum ^ bytes.len() as u64;
-        while !bytes.is_empty() {
-            sum = (sum.rotate_left(5) ^ words(&mut bytes)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
-        sum
-    })
+    let mut hasher = DefaultHasher::new();
+    (key, body).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
