@@ -84,7 +84,7 @@ impl Outlook {
             0 | 1 if self.spread.is_zero() => slack * 3 / 4,
             0 | 1 => slack / 2,
             // That of the packet in the middle counts.
-            chances => (slack - self.round * (chances - 1) as u32) * 2,
+            chances => slack.saturating_sub(self.round * (chances - 1) as u32) * 2,
         }
     }
 
