@@ -3,7 +3,7 @@
 //! [`Events`] is the queue that every simulation here runs on; [`VirtualNet`] carries datagrams
 //! between named ends. What comes out depends on the seed and on what was sent, on nothing else.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::{Bytes, BytesMut};
@@ -20,43 +20,58 @@ pub const QUIC_OVERHEAD: usize = 29;
 /// Things that will happen, the earliest first; of two at the same time, the one scheduled first.
 #[derive(Debug)]
 pub struct Events<T> {
-    /// When, the how manieth that was scheduled, and where in `what`, which stays in its place while
-    /// this is brought into order.
-    heap: BinaryHeap<Reverse<(Timestamp, u64, usize)>>,
-    what: Vec<Option<T>>,
-    /// Places in `what` without anything.
-    free: Vec<usize>,
+    heap: BinaryHeap<Reverse<Event<T>>>,
     next_order: u64,
+}
+
+#[derive(Debug)]
+struct Event<T> {
+    at: Timestamp,
+    order: u64,
+    what: T,
+}
+
+impl<T> PartialEq for Event<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<T> Eq for Event<T> {}
+
+impl<T> PartialOrd for Event<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Event<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
 }
 
 impl<T> Default for Events<T> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), what: Vec::new(), free: Vec::new(), next_order: 0 }
+        Self { heap: BinaryHeap::new(), next_order: 0 }
     }
 }
 
 impl<T> Events<T> {
     /// `what` will happen at `at`.
     pub fn schedule(&mut self, at: Timestamp, what: T) {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.what.push(None);
-            self.what.len() - 1
-        });
-        self.what[place] = Some(what);
-        self.heap.push(Reverse((at, self.next_order, place)));
+        self.heap.push(Reverse(Event { at, order: self.next_order, what }));
         self.next_order += 1;
     }
 
     /// When the next thing happens; [`Timestamp::NEVER`] if nothing will.
     pub fn next_at(&self) -> Timestamp {
-        self.heap.peek().map_or(Timestamp::NEVER, |Reverse((at, ..))| *at)
+        self.heap.peek().map_or(Timestamp::NEVER, |Reverse(event)| event.at)
     }
 
     /// The next thing that happens.
     pub fn pop(&mut self) -> Option<(Timestamp, T)> {
-        let Reverse((at, _, place)) = self.heap.pop()?;
-        self.free.push(place);
-        self.what[place].take().map(|what| (at, what))
+        self.heap.pop().map(|Reverse(event)| (event.at, event.what))
     }
 
     /// The next thing, if it has happened by `now`.
