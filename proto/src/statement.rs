@@ -145,3 +145,11 @@ pub struct LinkStatement {
     /// The largest packet that it carries: bytes of header and payload, at least [`LEAST_PACKET`].
     pub max_packet: u16,
 }
+
+impl LinkStatement {
+    /// That of the link to `to` among `links`, which stand in the order of neighbours.
+    pub fn find(links: &[Self], to: PopKey) -> Option<&Self> {
+        let at = links.binary_search_by_key(&to, |link| link.to).ok()?;
+        links.get(at)
+    }
+}

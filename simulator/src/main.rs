@@ -158,11 +158,11 @@ fn run(command: Command) -> anyhow::Result<bool> {
 
 /// Whether the run came to its end and what the world asserts is so; else says what is not.
 fn holds(outcome: &Outcome) -> bool {
-    hold(&outcome.broken()) && !outcome.interrupted()
+    none_broken(&outcome.broken()) && !outcome.interrupted()
 }
 
 /// Whether there is no figure that is not as asserted; else tells them.
-fn hold(broken: &[String]) -> bool {
+fn none_broken(broken: &[String]) -> bool {
     for figure in broken {
         eprintln!("not as asserted: {figure}");
     }

@@ -16,7 +16,7 @@ use tradewind_simulator::what_if::{self, WhatIf};
 use tradewind_simulator::world::{LinkId, World, WorldError};
 
 use crate::terminal::Terminal;
-use crate::{Options, hold, holds, print, seeded};
+use crate::{Options, holds, none_broken, print, seeded};
 
 #[derive(Args)]
 pub struct RunArgs {
@@ -165,5 +165,5 @@ fn compare(args: &RunArgs, world: &World) -> anyhow::Result<bool> {
             writeln!(out, "{remark}")?;
         }
     }
-    Ok(hold(&comparison.broken()) && comparison.is_whole())
+    Ok(none_broken(&comparison.broken()) && comparison.is_whole())
 }

@@ -109,16 +109,20 @@ impl Advertiser {
     }
 
     fn state_changes(&mut self, links: &[LinkStatement], now: Timestamp) -> Advert {
-        let tell = |link: &LinkStatement| match find(&self.told, link.to) {
+        let tell = |link: &LinkStatement| match LinkStatement::find(&self.told, link.to) {
             Some(told) if !differs(told, link) => *told,
             _ => *link,
         };
         self.told = links.iter().map(tell).collect();
         self.note_told(now);
         let Some((base, _, full)) = &self.full else { return self.state_all(links, now) };
-        let changed: Vec<_> =
-            self.told.iter().filter(|link| find(full, link.to) != Some(link)).copied().collect();
-        let gone = |link: &&LinkStatement| find(&self.told, link.to).is_none();
+        let changed: Vec<_> = self
+            .told
+            .iter()
+            .filter(|link| LinkStatement::find(full, link.to) != Some(link))
+            .copied()
+            .collect();
+        let gone = |link: &&LinkStatement| LinkStatement::find(&self.told, link.to).is_none();
         let removed: Vec<_> = full.iter().filter(gone).map(|link| link.to).collect();
         if 2 * (changed.len() + removed.len()) > full.len() + 8 {
             return self.state_all(links, now);
@@ -134,8 +138,8 @@ impl Advertiser {
 
     /// The most urgent difference between what was told and what is.
     fn news(&self, links: &[LinkStatement]) -> Option<News> {
-        let gone = |told: &LinkStatement| told.up && find(links, told.to).is_none();
-        let turned = |link: &LinkStatement| match find(&self.told, link.to) {
+        let gone = |told: &LinkStatement| told.up && LinkStatement::find(links, told.to).is_none();
+        let turned = |link: &LinkStatement| match LinkStatement::find(&self.told, link.to) {
             // Others lose what they send too large.
             Some(told) => told.up != link.up || link.max_packet < told.max_packet,
             None => link.up,
@@ -143,7 +147,7 @@ impl Advertiser {
         if self.told.iter().any(gone) || links.iter().any(turned) {
             return Some(News::Urgent);
         }
-        let changed = |link: &LinkStatement| match find(&self.told, link.to) {
+        let changed = |link: &LinkStatement| match LinkStatement::find(&self.told, link.to) {
             Some(told) if told == link => None,
             Some(told) if dearer(told, link) => Some(News::Worse),
             Some(told) if !differs(told, link) => None,
@@ -151,11 +155,6 @@ impl Advertiser {
         };
         links.iter().filter_map(changed).min()
     }
-}
-
-fn find(links: &[LinkStatement], to: PopKey) -> Option<&LinkStatement> {
-    let at = links.binary_search_by_key(&to, |link| link.to).ok()?;
-    links.get(at)
 }
 
 /// The most urgent first.

@@ -66,7 +66,7 @@ impl Member {
             full_heard_at: now,
             delta: None,
             since: stated.links().map(|_| now).collect(),
-            neighbours: neighbours(&stated),
+            neighbours: stated.neighbours().collect(),
             policies: stated.state().policies.iter().map(Policy::id).collect(),
             stated,
             changed: version,
@@ -107,7 +107,7 @@ impl Member {
             self.changed = version;
         }
         if change.links && !self.stated.neighbours().eq(self.neighbours.iter().copied()) {
-            (self.neighbours, self.turned) = (neighbours(&self.stated), version);
+            (self.neighbours, self.turned) = (self.stated.neighbours().collect(), version);
         }
         Some(change)
     }
@@ -238,8 +238,4 @@ impl Member {
 
 fn node_differs(old: &NodeState, new: &NodeState) -> bool {
     old.services != new.services || old.policies != new.policies || old.draining != new.draining
-}
-
-fn neighbours(stated: &Stated) -> Vec<PopKey> {
-    stated.neighbours().collect()
 }

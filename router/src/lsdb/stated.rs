@@ -87,7 +87,7 @@ impl Stated {
         if removed.contains(&to) {
             return None;
         }
-        find(changes, to).or_else(|| find(&self.state().links, to))
+        LinkStatement::find(changes, to).or_else(|| LinkStatement::find(&self.state().links, to))
     }
 
     /// Where links lead that are up, in order.
@@ -99,11 +99,6 @@ impl Stated {
 /// Whether two statements on a link say the same. Mostly they are one.
 pub(crate) fn same(a: &LinkStatement, b: &LinkStatement) -> bool {
     std::ptr::eq(a, b) || a == b
-}
-
-fn find(links: &[LinkStatement], to: PopKey) -> Option<&LinkStatement> {
-    let at = links.binary_search_by_key(&to, |link| link.to).ok()?;
-    links.get(at)
 }
 
 /// Two lists in order as one; on a link of both the second says what counts.

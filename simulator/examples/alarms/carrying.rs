@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use tradewind_proto::units::Redundancy;
 use tradewind_simulator::link::{LinkSpec, Loss};
-use tradewind_simulator::overlay::{FlowNumber, FlowSpec, Overlay, RelaySpec, START, Watch, pop};
+use tradewind_simulator::overlay::{FlowSpec, Overlay, RelaySpec, START, Watch, pop};
 use tradewind_simulator::traffic::FlowReport;
 
 use crate::ONE_WAY;
@@ -92,8 +91,6 @@ pub fn run(loss: Loss, way_around: bool, seed: u64) -> Cost {
     let spec = FlowSpec {
         size: 1_200,
         interval: EVERY,
-        deadline: Duration::from_millis(300),
-        redundancy: Redundancy::Single,
         echo: true,
         watch: Watch::Figures,
         ..FlowSpec::new("a", "b")
@@ -107,11 +104,8 @@ pub fn run(loss: Loss, way_around: bool, seed: u64) -> Cost {
     let after = counted(&overlay);
     overlay.run_for(Duration::from_secs(1));
     let [suspects, detoured, salvaged, wire] = [0, 1, 2, 3].map(|at| after[at] - before[at]);
-    Cost { minutes: 1, suspects, detoured, salvaged, wire, flow: figures(&overlay, flow) }
-}
-
-fn figures(overlay: &Overlay, flow: FlowNumber) -> FlowReport {
-    overlay.report(flow).unwrap_or_else(|| panic!("figures of {flow:?} were asked for"))
+    let flow = overlay.report(flow).unwrap_or_else(|| panic!("figures of {flow:?} were asked for"));
+    Cost { minutes: 1, suspects, detoured, salvaged, wire, flow }
 }
 
 /// So far: suspects of the lossy link, packets detoured and sent again, bytes of all links.
