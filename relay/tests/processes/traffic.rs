@@ -81,8 +81,10 @@ impl Echo {
             while !stop.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
                 let payload = buffer[..len].to_vec();
+                // Noted first: whoever has the answer finds the packet among the arrivals.
+                let arrival = Arrival { at: Instant::now(), from, payload: payload.clone() };
+                kept.lock().unwrap().push(arrival);
                 let _ = socket.send_to(&payload, from);
-                kept.lock().unwrap().push(Arrival { at: Instant::now(), from, payload });
             }
         });
         Self { address, arrivals, ended, thread: Some(thread) }
