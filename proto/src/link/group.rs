@@ -88,6 +88,8 @@ pub(super) struct Group {
     in_flight: InFlight,
     /// When it is to be looked at again.
     pub(super) review_at: Option<Timestamp>,
+    /// When to make up for repairs, if it is not known by then what became of them.
+    pub(super) answer_by: Timestamp,
 }
 
 impl Group {
@@ -105,6 +107,7 @@ impl Group {
             parity_there: 0,
             in_flight: InFlight::default(),
             review_at: None,
+            answer_by: Timestamp::ZERO,
         }
     }
 

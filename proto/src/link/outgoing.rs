@@ -47,6 +47,8 @@ enum Later {
     Review(u64),
     /// To make up for what nobody has told of a group.
     Unheard(u64),
+    /// To make up for repairs that nobody has told of.
+    Unanswered(u64),
 }
 
 /// The mean time between packets.
@@ -210,6 +212,7 @@ impl Outgoing {
                 Later::Send(job) => self.make_ready(job),
                 Later::Review(id) => self.review_fully(id, now),
                 Later::Unheard(id) => self.cover_unheard(id, now),
+                Later::Unanswered(id) => self.cover_unanswered(id, now),
             }
         }
         while let Some((&id, group)) = self.groups.first_key_value()
@@ -362,13 +365,18 @@ impl Outgoing {
         }
     }
 
+    /// The same for repairs that counted on being followed by others.
+    fn cover_unanswered(&mut self, id: u64, now: Timestamp) {
+        if self.groups.get(&id).is_some_and(|group| group.answer_by <= now) {
+            self.review_fully(id, now);
+        }
+    }
+
     /// Decides whether a group needs more: what it lacks is sent at once, a margin later, if that
     /// costs no chance. By then more is known, and other losses of the group share the margin.
     fn review(&mut self, id: u64, now: Timestamp) {
         let Some((help, pressing, deadline)) = self.help(id, now) else { return };
-        for &help in &help[..pressing] {
-            self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
-        }
+        self.order_lacking(id, &help[..pressing], deadline, now);
         if help.len() > pressing {
             match self.outlook.patience(deadline, now) {
                 Duration::ZERO => self.order_margin(id, &help[pressing..], deadline, now),
@@ -383,9 +391,7 @@ impl Outgoing {
             group.review_at = None;
         }
         let Some((help, pressing, deadline)) = self.help(id, now) else { return };
-        for &help in &help[..pressing] {
-            self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
-        }
+        self.order_lacking(id, &help[..pressing], deadline, now);
         self.order_margin(id, &help[pressing..], deadline, now);
     }
 
@@ -399,6 +405,20 @@ impl Outgoing {
         let deadline = group.deadline(&self.outlook, now)?;
         let (help, pressing) = group.help(&self.outlook, now);
         Some((help, pressing, deadline))
+    }
+
+    fn order_lacking(&mut self, id: u64, lacking: &[Help], deadline: Timestamp, now: Timestamp) {
+        for &help in lacking {
+            self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
+        }
+        if !lacking.is_empty()
+            && self.outlook.chances(deadline, now) > 1
+            && let Some(group) = self.groups.get_mut(&id)
+        {
+            group.answer_by = self.outlook.last_chance(deadline, now);
+            let at = group.answer_by;
+            self.put_off(at, Later::Unanswered(id));
+        }
     }
 
     fn order_margin(&mut self, id: u64, margin: &[Help], deadline: Timestamp, now: Timestamp) {
@@ -563,6 +583,35 @@ mod tests {
             parity += 1;
         }
         assert!((1..=10).contains(&parity), "{parity}");
+    }
+
+    #[test]
+    fn repairs_that_nobody_told_of_are_made_up_for_at_the_last_chance() {
+        for told in [false, true] {
+            let mut outgoing = outgoing(0.1);
+            let place = send(&mut outgoing, Class::Video, after(120), NOW);
+            outgoing.handle_timeout(after(1));
+            outgoing.handle_outcomes(&[lost(place)], after(45));
+            let repeat = outgoing.take_repair(LACKING).expect("it is repeated");
+            let copies = |outgoing: &mut Outgoing, millis| {
+                outgoing.handle_timeout(after(millis));
+                let due = std::iter::from_fn(|| {
+                    let of = [LACKING, MARGIN]
+                        .into_iter()
+                        .find(|&of| outgoing.next_repair(of, after(millis)).is_some())?;
+                    outgoing.take_repair(of)
+                });
+                due.count()
+            };
+            let margin = copies(&mut outgoing, 55);
+            assert_eq!(copies(&mut outgoing, 99), 0, "a report may still come");
+            if told {
+                outgoing.handle_outcomes(&[(repeat.sent, Outcome::Arrived)], after(99));
+            }
+            let more = copies(&mut outgoing, 100);
+            assert_eq!((1..=4).contains(&more), !told, "{more} after {margin}");
+            assert_eq!(copies(&mut outgoing, 101), 0);
+        }
     }
 
     #[test]

@@ -34,6 +34,11 @@ use crate::node::edge::{EdgeLimits, LocalOutput, ServiceSpec, Target, TunnelSpec
 use crate::node::neighbour::ConnId;
 use crate::node::{Mesh, News, Node, NodeConfig, Output};
 
+/// A timer so late was held up, and the whole relay with it: ...
+const HELD_UP: Duration = Duration::from_millis(2);
+/// ... it first reads for so long what came meanwhile, before it says or concludes that it did not.
+const CATCH_UP: Duration = Duration::from_millis(1);
+
 /// A relay at work.
 pub(super) struct Running {
     pub(super) config: Config,
@@ -133,6 +138,7 @@ impl Running {
         let mut batch = Vec::with_capacity(BATCH);
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
+        let mut caught_up = Timestamp::ZERO;
         self.flush();
         loop {
             if let Some((at, error)) = &self.ending
@@ -146,6 +152,7 @@ impl Running {
             if let Some((at, _)) = self.ending {
                 wake = wake.min(at);
             }
+            wake = wake.max(caught_up);
             sleep.as_mut().reset(self.clock.instant(wake));
             tokio::select! {
                 _ = self.inbox.recv_many(&mut batch, BATCH) => {
@@ -162,6 +169,12 @@ impl Running {
                 Some(command) = commands.recv() => self.obey(command),
             }
             let now = self.clock.now();
+            if caught_up < wake && now.since(wake) >= HELD_UP {
+                caught_up = now + CATCH_UP;
+            }
+            if now < caught_up {
+                continue;
+            }
             if self.node.poll_timeout() <= now {
                 self.node.handle_timeout(now);
             }

@@ -49,6 +49,26 @@ fn a_killed_relay_is_gone_around_and_used_again_when_it_is_back() {
     assert!(arrivals.iter().all(|arrival| arrival.from == source), "the service saw {source} move");
 }
 
+/// Whatever a relay missed while the machine did not run it waits in its socket.
+#[test]
+fn a_relay_that_was_stopped_does_not_blame_its_neighbours() {
+    let mut overlay = Overlay::new();
+    overlay.add("a", Setup::default());
+    overlay.add("b", Setup { peers: &["a"], ..Setup::default() });
+    overlay.wait_route("a", "b");
+    let suspects =
+        |overlay: &Overlay, at, of| overlay.metric(at, "tradewind_link_suspects_total", of);
+    let before = suspects(&overlay, "b", "a");
+    for _ in 0..5 {
+        let noticed = suspects(&overlay, "a", "b");
+        overlay.signal("b", "STOP");
+        wait_for("the neighbour notices", || suspects(&overlay, "a", "b") > noticed);
+        overlay.signal("b", "CONT");
+        wait_for("it is back", || overlay.link_state("a", "b") == "up");
+    }
+    assert_eq!(suspects(&overlay, "b", "a"), before);
+}
+
 #[test]
 fn a_flow_without_a_way_says_why_and_resumes_by_itself() {
     let echo = Echo::listen("127.0.0.1:0");
