@@ -3,6 +3,8 @@
 //! Each message is a length (u32, big endian, at most [`MAX_MESSAGE`]) and that many bytes. What to
 //! answer, and when to hang up, is the business of whoever owns the connection.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::statement::SignedStatement;
@@ -25,8 +27,9 @@ pub enum Message {
     Hello(Hello),
     /// A statement of any relay.
     Statement(SignedStatement),
-    /// What the sender has: all of it at first, then once a second what changed since.
-    Digest(Vec<DigestEntry>),
+    /// What the sender has: all of it at first, then once a second what changed since. Most
+    /// neighbours are told the same.
+    Digest(Arc<[DigestEntry]>),
     /// The sender leaves now.
     Bye,
 }
@@ -159,7 +162,7 @@ fn encode_digest(entries: &[DigestEntry], out: &mut BytesMut) {
     });
 }
 
-fn decode_digest(mut reader: Reader<'_>) -> Result<Vec<DigestEntry>, WireError> {
+fn decode_digest(mut reader: Reader<'_>) -> Result<Arc<[DigestEntry]>, WireError> {
     let entries = reader.list("entries of a digest", MAX_DIGEST, ENTRY, |reader| {
         Ok(DigestEntry {
             origin: PopKey(reader.u32()?),
@@ -169,7 +172,7 @@ fn decode_digest(mut reader: Reader<'_>) -> Result<Vec<DigestEntry>, WireError> 
         })
     })?;
     reader.finish()?;
-    Ok(entries)
+    Ok(entries.into())
 }
 
 impl Hello {
@@ -243,8 +246,8 @@ mod tests {
         for (message, bytes) in [
             (hello(), HELLO_BYTES),
             (Message::Statement(signed), &statement),
-            (Message::Digest(vec![entry(1)]), DIGEST_BYTES),
-            (Message::Digest(vec![]), b"\0\0\0\x03\x03\0\0"),
+            (Message::Digest([entry(1)].into()), DIGEST_BYTES),
+            (Message::Digest([].into()), b"\0\0\0\x03\x03\0\0"),
             (Message::Bye, b"\0\0\0\x01\x04"),
         ] {
             assert_eq!(encoded(std::slice::from_ref(&message)), bytes, "{message:?}");
@@ -295,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_long_digest_becomes_several() {
-        let entries: Vec<_> = (0..10_000).map(entry).collect();
+        let entries: Arc<[_]> = (0..10_000).map(entry).collect();
         let read = all_of(encoded(&[Message::Digest(entries.clone())])).unwrap();
         let parts: Vec<_> = read
             .into_iter()
@@ -304,8 +307,8 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096, 1808]);
-        assert_eq!(parts.concat(), entries);
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [4096, 4096, 1808]);
+        assert_eq!(parts.concat(), &entries[..]);
     }
 
     fn any_message() -> impl Strategy<Value = Message> {
@@ -325,7 +328,7 @@ mod tests {
         let entry = (any::<[u32; 3]>(), any::<u64>()).prop_map(|([origin, full, newest], inc)| {
             DigestEntry { origin: PopKey(origin), incarnation: Incarnation(inc), full, newest }
         });
-        let digest = vec(entry, 0..10).prop_map(Message::Digest);
+        let digest = vec(entry, 0..10).prop_map(|entries| Message::Digest(entries.into()));
         prop_oneof![hello, statement, digest, Just(Message::Bye)]
     }
 

@@ -19,7 +19,7 @@ use tradewind_proto::statement::{Body, SignedStatement, Statement};
 use tradewind_proto::units::{Incarnation, PopId, PopKey, Timestamp};
 
 use by_key::ByKey;
-pub use exchange::Cursor;
+pub use exchange::{Cursor, Digests};
 pub use member::{HeldLink, Labels, Member};
 pub(crate) use stated::{Stated, same};
 

@@ -1,7 +1,8 @@
 //! What of a relay's link measurements is worth telling the others, and when.
 //!
-//! A link that came or went, or carries only smaller packets than before, is told at once; all of it
-//! once a minute. What else matters to a route, its metric, is rationed: on average at most two
+//! A link that went, or carries only smaller packets than before, is told at once. So is one that
+//! came, unless another did a moment ago: those of a relay that starts come one after the other. All
+//! of it is told once a minute. What else matters to a route, its metric, is rationed: on average at most two
 //! statements a second, of which a reserve is for links that turned worse. Those are told without
 //! delay, too: others leave them for it, while what has become better can wait.
 //! Deltas are cumulative: each holds every link that differs from the last full
@@ -58,6 +59,8 @@ pub struct Advertiser {
     told: Vec<LinkStatement>,
     /// When something was told last.
     told_at: Timestamp,
+    /// When it was told last that a link came.
+    came_at: Timestamp,
     /// When the ration will be whole again.
     whole_at: Timestamp,
     full_wanted: bool,
@@ -78,15 +81,21 @@ impl Advertiser {
         if full_due {
             return Some(self.state_all(links, now));
         }
-        let news = self.news(links)?;
-        let may_tell = match news {
+        let may_tell = |news: News| match news {
             News::Urgent => true,
+            News::Came => now.since(self.came_at) >= DELTA_GAP,
             News::Worse => self.has_left(1, now),
             News::Significant => {
                 now.since(self.told_at) >= DELTA_GAP && self.has_left(RESERVE + 1, now)
             }
         };
-        may_tell.then(|| self.state_changes(links, now))
+        if !self.news(links).any(may_tell) {
+            return None;
+        }
+        if self.news(links).any(|news| news == News::Came) {
+            self.came_at = now;
+        }
+        Some(self.state_changes(links, now))
     }
 
     /// Whether so much of the ration is left.
@@ -114,7 +123,6 @@ impl Advertiser {
             _ => *link,
         };
         self.told = links.iter().map(tell).collect();
-        self.note_told(now);
         let Some((base, _, full)) = &self.full else { return self.state_all(links, now) };
         let changed: Vec<_> = self
             .told
@@ -127,8 +135,10 @@ impl Advertiser {
         if 2 * (changed.len() + removed.len()) > full.len() + 8 {
             return self.state_all(links, now);
         }
+        let base = *base;
+        self.note_told(now);
         self.seq += 1;
-        Advert::Delta { seq: self.seq, base: *base, links: changed, removed }
+        Advert::Delta { seq: self.seq, base, links: changed, removed }
     }
 
     fn note_told(&mut self, now: Timestamp) {
@@ -136,31 +146,32 @@ impl Advertiser {
         self.whole_at = (self.whole_at.max(now) + REFILL).min(now + REFILL * RATION);
     }
 
-    /// The most urgent difference between what was told and what is.
-    fn news(&self, links: &[LinkStatement]) -> Option<News> {
+    /// How what was told differs from what is.
+    fn news(&self, links: &[LinkStatement]) -> impl Iterator<Item = News> {
         let gone = |told: &LinkStatement| told.up && LinkStatement::find(links, told.to).is_none();
-        let turned = |link: &LinkStatement| match LinkStatement::find(&self.told, link.to) {
-            // Others lose what they send too large.
-            Some(told) => told.up != link.up || link.max_packet < told.max_packet,
-            None => link.up,
-        };
-        if self.told.iter().any(gone) || links.iter().any(turned) {
-            return Some(News::Urgent);
-        }
         let changed = |link: &LinkStatement| match LinkStatement::find(&self.told, link.to) {
             Some(told) if told == link => None,
+            // Others lose what they send too large.
+            Some(told) if told.up && (!link.up || link.max_packet < told.max_packet) => {
+                Some(News::Urgent)
+            }
+            Some(told) if link.up && !told.up => Some(News::Came),
+            None if link.up => Some(News::Came),
             Some(told) if dearer(told, link) => Some(News::Worse),
             Some(told) if !differs(told, link) => None,
             _ => Some(News::Significant),
         };
-        links.iter().filter_map(changed).min()
+        let gone = self.told.iter().filter(move |told| gone(told)).map(|_| News::Urgent);
+        gone.chain(links.iter().filter_map(changed))
     }
 }
 
-/// The most urgent first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum News {
+    /// A link went, or carries less.
     Urgent,
+    /// A link came.
+    Came,
     Worse,
     Significant,
 }
@@ -288,6 +299,31 @@ mod tests {
             "deltas are cumulative"
         );
         assert_eq!(advertiser.poll(&[down], at(3)), None);
+    }
+
+    #[test]
+    fn links_that_come_one_after_the_other_are_told_together() {
+        let all: Vec<_> = (1..=30).map(|n| link(PopKey(n), 20)).collect();
+        let mut advertiser = started(&[]);
+        let up = |millis: usize| &all[..all.len().min(1 + millis / 10)];
+        let told: Vec<_> = (20..600)
+            .filter(|&millis| advertiser.poll(up(millis), at(millis as u64)).is_some())
+            .collect();
+        assert_eq!(told, [20, 120, 220, 320]);
+        let worse = LinkStatement { delay_micros: 50_000, ..all[0] };
+        let mut news = all.clone();
+        news[0] = worse;
+        news.push(link(PopKey(40), 20));
+        assert!(advertiser.poll(&news, at(600)).is_some());
+        news[1] = LinkStatement { up: false, ..all[1] };
+        news.push(link(PopKey(41), 20));
+        assert!(advertiser.poll(&news, at(601)).is_some(), "one went as well");
+        news[2] = LinkStatement { delay_micros: 50_000, ..all[2] };
+        news.push(link(PopKey(42), 20));
+        assert!(advertiser.poll(&news, at(602)).is_some(), "one turned worse as well");
+        news.push(link(PopKey(43), 20));
+        assert!(advertiser.poll(&news, at(603)).is_none());
+        assert!(advertiser.poll(&news, at(702)).is_some());
     }
 
     #[test]

@@ -548,9 +548,10 @@ impl<T: Trust> Control<T> {
     }
 
     fn tell_digests(&mut self) {
+        let mut digests = self.lsdb.digests();
         for (&peer, cursor) in &mut self.adjacent {
-            let digest = self.lsdb.digest_since(cursor);
-            self.outputs.push_back(ControlOutput::Tell(peer, Message::Digest(digest)));
+            let digest = Message::Digest(digests.since(cursor));
+            self.outputs.push_back(ControlOutput::Tell(peer, digest));
         }
     }
 

@@ -155,7 +155,7 @@ fn a_peer_that_ends_connections_after_its_hello_is_dialled_with_growing_pauses()
 #[test]
 fn messages_before_the_hello_end_the_connection() {
     let sgp = Papers::of(&id("sgp"));
-    for message in [Message::Statement(sgp.full(1, 1, vec![])), Message::Digest(vec![])] {
+    for message in [Message::Statement(sgp.full(1, 1, vec![])), Message::Digest([].into())] {
         let mut node = node("fra", &[]);
         node.handle_connected(connected(CONN, &sgp.id, None), at(0));
         node.handle_message(CONN, message, at(0));

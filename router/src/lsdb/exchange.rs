@@ -7,6 +7,7 @@
 //! missing a digest later (compare the flooding reduction of RFC 9667).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tradewind_proto::control::DigestEntry;
 use tradewind_proto::statement::{Body, SignedStatement, Statement};
@@ -60,6 +61,29 @@ impl Cursor {
     }
 }
 
+/// What neighbours have not been told. Those that were told the same share it.
+#[derive(Debug)]
+pub struct Digests<'a> {
+    lsdb: &'a Lsdb,
+    /// The latest, and up to which version its neighbour was told before.
+    latest: Option<(u64, Arc<[DigestEntry]>)>,
+}
+
+impl Digests<'_> {
+    /// As [`Lsdb::digest_since`].
+    pub fn since(&mut self, cursor: &mut Cursor) -> Arc<[DigestEntry]> {
+        let told = std::mem::replace(&mut cursor.told, self.lsdb.version);
+        let same = self.latest.as_ref().filter(|(since, _)| *since == told);
+        if let Some((_, digest)) = same {
+            return Arc::clone(digest);
+        }
+        let news = self.lsdb.news.range(told + 1..).map(|(_, entry)| *entry);
+        let digest: Arc<[DigestEntry]> = news.collect();
+        self.latest = Some((told, Arc::clone(&digest)));
+        digest
+    }
+}
+
 impl Lsdb {
     /// What this relay holds, all of it.
     pub fn digest_all(&self) -> Vec<DigestEntry> {
@@ -67,9 +91,13 @@ impl Lsdb {
     }
 
     /// What this relay holds and the neighbour has not been told. Empty if nothing changed.
-    pub fn digest_since(&self, cursor: &mut Cursor) -> Vec<DigestEntry> {
-        let told = std::mem::replace(&mut cursor.told, self.version);
-        self.news.range(told + 1..).map(|(_, entry)| *entry).collect()
+    pub fn digest_since(&self, cursor: &mut Cursor) -> Arc<[DigestEntry]> {
+        self.digests().since(cursor)
+    }
+
+    /// The same for one neighbour after the other.
+    pub fn digests(&self) -> Digests<'_> {
+        Digests { lsdb: self, latest: None }
     }
 
     /// The statements to pass on to the neighbour `peer` after its digest `theirs`, full ones before
