@@ -79,6 +79,8 @@ struct PolicyRoutes {
     /// `None`: no member defines it.
     judge: Option<Judge>,
     held: BTreeMap<PopKey, Held>,
+    /// Other relays that there was no route to at the last update, in order.
+    unreached: Vec<PopKey>,
     /// Destinations whose pair is wanted, and the pair in use. At most [`MAX_PAIRS_IN_USE`].
     pairs: BTreeMap<PopKey, Option<HeldPair>>,
 }
@@ -222,18 +224,13 @@ impl Router {
     /// at once for.
     pub fn presses(&self, member: &Member) -> bool {
         let Some(from) = self.graph.node(member.key()) else { return true };
-        let own = self.own.key();
-        let incomplete = |routes: &&PolicyRoutes| {
-            let reached = routes.held.len() + usize::from(!routes.held.contains_key(&own));
-            routes.judge.is_some() && reached < self.graph.len()
-        };
-        let incomplete: Vec<_> = self.policies.values().filter(incomplete).collect();
+        let defined = || self.policies.values().filter(|routes| routes.judge.is_some());
+        let unreached = || defined().map(|routes| &routes.unreached);
         let opens_up = |said: &LinkStatement| {
-            let to = said.to;
-            let lacks = |routes: &&PolicyRoutes| to != own && !routes.held.contains_key(&to);
-            let node = self.graph.node(to).filter(|_| said.up);
-            let new = || node.is_some_and(|to| self.graph.link(from, to).is_none());
-            incomplete.iter().any(lacks) && new()
+            let lacks = |keys: &Vec<PopKey>| keys.binary_search(&said.to).is_ok();
+            let node = self.graph.node(said.to).filter(|_| said.up);
+            let new = |to| self.graph.link(from, to).is_none();
+            unreached().any(lacks) && node.is_some_and(new)
         };
         let clearly_worse = |to: PopKey| {
             let now = member.link(to).filter(|said| said.up);
@@ -244,7 +241,8 @@ impl Router {
         };
         let used = self.used.partition_point(|link| *link < (member.key(), PopKey(0)));
         let mut used = self.used[used..].iter().take_while(|(from, _)| *from == member.key());
-        (!incomplete.is_empty() && member.stated().links().any(opens_up))
+        let incomplete = unreached().any(|keys| !keys.is_empty());
+        (incomplete && member.stated().links().any(opens_up))
             || used.any(|&(_, to)| clearly_worse(to))
     }
 

@@ -38,6 +38,9 @@ pub(super) fn table(
         relays.map(|(_, relay)| judge.admit(relay.id(), relay.labels()).is_ok()).collect();
     let search = Search::new(terrain, &allowed, now);
     let primaries = search.primaries(&mut routes.held);
+    let unreached = terrain.graph.keys().iter().zip(&primaries).zip(0..);
+    let unreached = unreached.filter(|((_, primary), to)| primary.is_none() && *to != terrain.own);
+    routes.unreached = unreached.map(|((key, _), _)| *key).collect();
     let (around, backups) = search.repairs(&primaries);
     let pairs = search.pairs(&mut routes.pairs);
     let entries = search.entries(&primaries, &backups, &pairs);
