@@ -135,10 +135,7 @@ impl Lsdb {
             let version = self.versions.get(origin).filter(|version| **version <= since)?;
             self.news.get(version)
         };
-        for told in theirs {
-            cursor.note(told.origin, Held::from(told));
-            older(&told.origin).into_iter().for_each(|ours| look(ours, cursor));
-        }
+        theirs.iter().for_each(|told| cursor.note(told.origin, Held::from(told)));
         left.keys().filter_map(older).for_each(|ours| look(ours, cursor));
         self.news.range(since + 1..).for_each(|(_, ours)| look(ours, cursor));
         statements
