@@ -228,9 +228,8 @@ impl Router {
         let unreached = || defined().map(|routes| &routes.unreached);
         let opens_up = |said: &LinkStatement| {
             let lacks = |keys: &Vec<PopKey>| keys.binary_search(&said.to).is_ok();
-            let node = self.graph.node(said.to).filter(|_| said.up);
             let new = |to| self.graph.link(from, to).is_none();
-            unreached().any(lacks) && node.is_some_and(new)
+            said.up && unreached().any(lacks) && self.graph.node(said.to).is_some_and(new)
         };
         let clearly_worse = |to: PopKey| {
             let now = member.link(to).filter(|said| said.up);

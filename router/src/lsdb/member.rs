@@ -39,6 +39,8 @@ pub struct Member {
     full_heard_at: Timestamp,
     delta: Option<SignedStatement>,
     stated: Stated,
+    /// That of `stated`, at hand: clocks are asked for at each measurement.
+    clock: ClockCoordinate,
     /// Of each link.
     since: Vec<Timestamp>,
     /// Where those lead that are up.
@@ -65,6 +67,7 @@ impl Member {
             full: signed,
             full_heard_at: now,
             delta: None,
+            clock: stated.clock(),
             since: stated.links().map(|_| now).collect(),
             neighbours: stated.neighbours().collect(),
             policies: stated.state().policies.iter().map(Policy::id).collect(),
@@ -102,7 +105,7 @@ impl Member {
             }
             (self.full, self.full_heard_at, self.delta) = (signed, now, None);
         }
-        self.stated = next;
+        (self.clock, self.stated) = (next.clock(), next);
         if change.is_visible() {
             self.changed = version;
         }
@@ -167,7 +170,7 @@ impl Member {
 
     /// Its clock, as last stated.
     pub fn clock(&self) -> ClockCoordinate {
-        self.stated.clock()
+        self.clock
     }
 
     /// What it says of itself and its links.
