@@ -12,6 +12,8 @@ const LEAST_MARGIN: usize = 4;
 const REPORT_TIMER: Duration = Duration::from_millis(10);
 /// Groups that could wait for less would be too short.
 const WORTH_WAITING: Duration = Duration::from_millis(2);
+/// Timers of a real machine fire so late: what is put off to the last moment is too late then.
+const TIMER_LATE: Duration = Duration::from_millis(2);
 
 /// A group does not count on a chance with less to spare: it would be gone with the first report that
 /// is lost, and for the packets that came first while others joined them. Under bursts even such a chance
@@ -99,7 +101,8 @@ impl Outlook {
     /// there should be a report of what is sent now, if that is early enough.
     pub(super) fn last_chance(&self, deadline: Timestamp, now: Timestamp) -> Timestamp {
         let latest = deadline.minus(self.one_way + WORTH_WAITING + self.spread * 4);
-        latest.max(now + self.round + REPORT_TIMER).min(deadline.minus(self.one_way))
+        let last = deadline.minus(self.one_way + TIMER_LATE);
+        latest.max(now + self.round + REPORT_TIMER).min(last)
     }
 
     /// How many shards of a margin are of use to so many packets. The plan counts its shards as
@@ -128,7 +131,8 @@ impl Outlook {
         now: Timestamp,
     ) -> Timestamp {
         let slack = deadline.since(now + self.one_way);
-        let gap = self.spread.min(self.rest(slack) / count.max(1) as u32);
+        let rest = self.rest(slack).saturating_sub(TIMER_LATE);
+        let gap = self.spread.min(rest / count.max(1) as u32);
         now + gap * (nth as u32 + 1)
     }
 }
@@ -154,7 +158,7 @@ mod tests {
         let deadline = now + Duration::from_millis(120); // 12 ms after the last chance
         let at = |nth, count| outlook.margin_at((nth, count), deadline, now).since(now).as_millis();
         assert_eq!([at(0, 2), at(1, 2)], [5, 10]);
-        assert_eq!([at(0, 4), at(1, 4), at(3, 4)], [3, 6, 12]);
+        assert_eq!([at(0, 4), at(1, 4), at(3, 4)], [2, 5, 10]);
         assert_eq!(
             [1, 2, 20].map(|packets| outlook.most_margin(packets, deadline, now)),
             [4, 4, 40]
@@ -162,7 +166,7 @@ mod tests {
         assert_eq!(outlook.last_chance(deadline, now), now + Duration::from_millis(78));
         // Too late for the reports by timer, but not for what depends on it.
         let tight = now + Duration::from_millis(65);
-        assert_eq!(outlook.last_chance(tight, now), now + Duration::from_millis(45));
+        assert_eq!(outlook.last_chance(tight, now), now + Duration::from_millis(43));
         let calm = Outlook { spread: Duration::ZERO, ..outlook.clone() };
         for (outlook, millis, chances, wait) in [
             (&calm, 69, 1, 36_750), // with a second chance for the first only
