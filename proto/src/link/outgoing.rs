@@ -407,6 +407,8 @@ impl Outgoing {
         Some((help, pressing, deadline))
     }
 
+    /// Sends what is lacking; if that counts on another chance, what became of it should be known by the
+    /// last one.
     fn order_lacking(&mut self, id: u64, lacking: &[Help], deadline: Timestamp, now: Timestamp) {
         for &help in lacking {
             self.order(id, (help, Wave::Repair, Need::Lacking), now, now);
@@ -415,8 +417,8 @@ impl Outgoing {
             && self.outlook.chances(deadline, now) > 1
             && let Some(group) = self.groups.get_mut(&id)
         {
-            group.answer_by = self.outlook.last_chance(deadline, now);
-            let at = group.answer_by;
+            let at = self.outlook.last_chance(deadline, now);
+            group.answer_by = at;
             self.put_off(at, Later::Unanswered(id));
         }
     }
@@ -612,6 +614,33 @@ mod tests {
             assert_eq!((1..=4).contains(&more), !told, "{more} after {margin}");
             assert_eq!(copies(&mut outgoing, 99), 0);
         }
+    }
+
+    #[test]
+    fn repairs_sent_later_are_waited_for_until_later() {
+        let mut outgoing = outgoing(0.1);
+        outgoing.outlook.spread = Duration::from_millis(5); // so the last chance is looked for earlier
+        let place = send(&mut outgoing, Class::Video, after(150), NOW);
+        outgoing.handle_timeout(after(1));
+        let mut sent = lost(place).0;
+        for millis in [45, 85] {
+            outgoing.handle_outcomes(&[(sent, Outcome::Lost)], after(millis));
+            sent = outgoing.take_repair(LACKING).expect("it is repeated").sent;
+        }
+        let margins = |outgoing: &mut Outgoing, millis: std::ops::RangeInclusive<u64>| {
+            let at = |millis| {
+                outgoing.handle_timeout(after(millis));
+                let due = std::iter::from_fn(|| {
+                    outgoing.next_repair(MARGIN, after(millis))?;
+                    outgoing.take_repair(MARGIN)
+                });
+                due.count()
+            };
+            millis.map(at).sum::<usize>()
+        };
+        margins(&mut outgoing, 85..=107); // for what was lost twice
+        assert_eq!(margins(&mut outgoing, 108..=127), 0, "a report may still come");
+        assert!(margins(&mut outgoing, 128..=130) > 0);
     }
 
     #[test]

@@ -100,9 +100,8 @@ impl Outlook {
     /// When to send a margin at the latest, in parts where losses come in bursts; but not before
     /// there should be a report of what is sent now, if that is early enough.
     pub(super) fn last_chance(&self, deadline: Timestamp, now: Timestamp) -> Timestamp {
-        let latest = deadline.minus(self.one_way + WORTH_WAITING + self.spread * 4);
         let last = deadline.minus(self.one_way + TIMER_LATE);
-        latest.max(now + self.round + REPORT_TIMER).min(last)
+        last.minus(self.spread * 4).max(now + self.round + REPORT_TIMER).min(last)
     }
 
     /// How many shards of a margin are of use to so many packets. The plan counts its shards as

@@ -79,6 +79,21 @@ fn a_delta_replaces_joins_and_removes_links_of_its_base() {
 }
 
 #[test]
+fn the_clock_is_that_of_the_newest_statement() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let mut newest = delta("sgp", 1, 2, &[]);
+    let stated = ClockCoordinate { offset_micros: 7, ..ClockCoordinate::default() };
+    if let Body::Delta { clock, .. } = &mut newest.body {
+        *clock = stated;
+    }
+    let clock = |lsdb: &Lsdb| lsdb.member(key("sgp")).unwrap().clock();
+    assert_ne!(clock(&lsdb), stated);
+    insert(&mut lsdb, newest, NOON).unwrap();
+    assert_eq!(clock(&lsdb), stated);
+}
+
+#[test]
 fn a_link_that_goes_down_is_said_to() {
     let mut world = world();
     let mut lsdb = world.lsdb("fra", NOON);
@@ -226,6 +241,19 @@ fn what_a_neighbour_sent_is_not_sent_back_and_digests_carry_only_changes() {
     world.say(&mut lsdb, "sgp", NOON);
     assert_eq!(lsdb.digest_since(&mut cursor).len(), 1);
     assert_eq!(lsdb.digest_all().len(), 2);
+}
+
+#[test]
+fn neighbours_that_were_told_the_same_share_a_digest_and_others_get_their_own() {
+    let mut world = world();
+    let mut lsdb = world.lsdb("fra", NOON);
+    let [mut one, mut other, mut new] = [(); 3].map(|()| Cursor::default());
+    [&mut one, &mut other].into_iter().for_each(|cursor| drop(lsdb.digest_since(cursor)));
+    world.say(&mut lsdb, "sgp", NOON);
+    let mut digests = lsdb.digests();
+    let [one, other, new] = [&mut one, &mut other, &mut new].map(|cursor| digests.since(cursor));
+    assert!(Arc::ptr_eq(&one, &other));
+    assert_eq!((one.len(), new.len()), (1, 3));
 }
 
 /// What relays at the given places on a ring, each with links to the eight nearest on either side,
