@@ -155,8 +155,7 @@ impl Advertiser {
             Some(told) if told.up && (!link.up || link.max_packet < told.max_packet) => {
                 Some(News::Urgent)
             }
-            Some(told) if link.up && !told.up => Some(News::Came),
-            None if link.up => Some(News::Came),
+            told if link.up && told.is_none_or(|told| !told.up) => Some(News::Came),
             Some(told) if dearer(told, link) => Some(News::Worse),
             Some(told) if !differs(told, link) => None,
             _ => Some(News::Significant),
@@ -172,7 +171,9 @@ enum News {
     Urgent,
     /// A link came.
     Came,
+    /// A metric that others leave a link for.
     Worse,
+    /// Another difference that matters to a route.
     Significant,
 }
 
