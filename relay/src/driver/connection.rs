@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quinn::{
-    Connecting, Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream,
+    Connecting, Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream,
+    SendDatagramError, SendStream,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ use tradewind_proto::units::{PopId, Timestamp};
 
 use super::Event;
 use super::clock::Clock;
-use super::transport::{Quic, SMALLEST_MTU};
+use super::transport::{Quic, SEND_BUFFER, SMALLEST_MTU};
 use crate::identity::SERVER_NAME;
 use crate::node::neighbour::{ConnId, Connected};
 
@@ -45,11 +46,27 @@ const RETRY_FROM: usize = 32;
 pub struct Line {
     /// quinn's handle.
     pub quic: Connection,
+    /// Bytes that a packet takes of datagrams.
+    room: usize,
+    /// Bytes of the datagram that was sent last.
+    latest: usize,
     messages: mpsc::Sender<Message>,
     tasks: [AbortHandle; 4],
 }
 
 impl Line {
+    /// Sends a datagram in a packet of its own. What frames should share a packet is decided where datagrams are
+    /// made: copies of the same thing don't, for they would be lost together. quinn puts into a packet all that
+    /// waits and fits, so what waits leaves first.
+    pub async fn send(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
+        let fits = self.latest + datagram.len() <= self.room;
+        if fits && self.quic.datagram_send_buffer_space() < SEND_BUFFER {
+            tokio::task::yield_now().await;
+        }
+        self.latest = datagram.len();
+        self.quic.send_datagram(datagram)
+    }
+
     /// Queues a control message; false: the neighbour doesn't read, cut it off.
     pub fn tell(&self, message: Message) -> bool {
         self.messages.try_send(message).is_ok()
@@ -81,7 +98,7 @@ pub struct Established {
 impl Established {
     /// Starts moving what comes and goes.
     pub fn start(self, events: &mpsc::Sender<Event>) -> (Connected, Line) {
-        let conn = self.connected.conn;
+        let (conn, room) = (self.connected.conn, self.connected.datagram);
         let (messages, waiting) = mpsc::channel(MAX_WAITING_MESSAGES);
         let tasks = [
             tokio::task::spawn_local(write_messages(self.send, waiting)).abort_handle(),
@@ -96,7 +113,7 @@ impl Established {
                 .abort_handle(),
             tokio::task::spawn_local(watch(conn, self.quic.clone(), events.clone())).abort_handle(),
         ];
-        (self.connected, Line { quic: self.quic, messages, tasks })
+        (self.connected, Line { quic: self.quic, room, latest: 0, messages, tasks })
     }
 }
 
@@ -408,9 +425,82 @@ fn connected(
 
 #[cfg(test)]
 mod tests {
-    use quinn::{ConnectionClose, TransportErrorCode};
+    use std::sync::Arc;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use quinn::{ConnectionClose, EndpointConfig, TokioRuntime, TransportErrorCode};
 
     use super::*;
+    use crate::identity::{Identity, Issuer};
+
+    /// A connection over loopback, both ends: the dialler's first; and what they tell.
+    async fn connected_lines() -> (Vec<Line>, mpsc::Receiver<Event>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let issuer = Issuer::generate(now).unwrap();
+        let (events, mut inbox) = mpsc::channel(64);
+        let connector = |id: &str| {
+            let issued =
+                issuer.issue(&format!("tradewind://pop/{id}").parse().unwrap(), now, 1).unwrap();
+            let [authority, certificate, key] =
+                [issuer.certificate(), &issued.certificate, &issued.key].map(str::as_bytes);
+            let identity = Identity::from_pem(authority, certificate, key, now).unwrap();
+            let tls = (identity.client_config().unwrap(), identity.server_config().unwrap());
+            let quic = Quic::new(Arc::new(tls.0), Arc::new(tls.1), SMALLEST_MTU).unwrap();
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let server = Some((*quic.server).clone());
+            let endpoint =
+                Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+                    .unwrap();
+            let name_of = Rc::new(move |certificate: &[u8], _| {
+                Ok(identity.authority().verify_certificate(certificate, now)?.id().clone())
+            });
+            Connector::new(endpoint, quic.clone(), quic, name_of, Clock::start(), events.clone())
+        };
+        let [mut dialler, mut other] = ["a", "b"].map(connector);
+        dialler.dial(other.endpoint.local_addr().unwrap().to_string());
+        let incoming = other.endpoint.accept().await.unwrap();
+        other.accept(incoming);
+        let mut lines = Vec::new();
+        while lines.len() < 2 {
+            match inbox.recv().await.unwrap() {
+                Event::Connected(established) => {
+                    let (_, line) = established.start(&events);
+                    assert!(line.tell(Message::Bye), "only with that the other sees the stream");
+                    lines.push(line);
+                }
+                Event::DialFailed { reason, .. } | Event::Refused { reason, .. } => {
+                    panic!("{reason}")
+                }
+                _ => {}
+            }
+        }
+        (lines, inbox)
+    }
+
+    #[test]
+    fn each_datagram_has_a_packet_of_its_own() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (mut lines, mut inbox) = connected_lines().await;
+            let line = &mut lines[0];
+            let before = line.quic.stats();
+            for number in 0..20 {
+                line.send(Bytes::from(vec![number; 100])).await.unwrap();
+            }
+            let mut came = 0;
+            while came < 20 {
+                if let Event::Datagram(_, datagram) = inbox.recv().await.unwrap() {
+                    assert_eq!(datagram, vec![came; 100]);
+                    came += 1;
+                }
+            }
+            let after = line.quic.stats();
+            let datagrams = after.frame_tx.datagram - before.frame_tx.datagram;
+            let packets = after.udp_tx.datagrams - before.udp_tx.datagrams;
+            assert_eq!(datagrams, 20);
+            assert!(packets >= 20, "{packets} packets for {datagrams} datagrams");
+        });
+    }
 
     #[test]
     fn what_tls_refuses_is_told_from_other_ends() {

@@ -139,7 +139,7 @@ impl Running {
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
         let mut caught_up = Timestamp::ZERO;
-        self.flush();
+        self.flush().await;
         loop {
             if let Some((at, error)) = &self.ending
                 && *at <= self.clock.now()
@@ -180,7 +180,7 @@ impl Running {
             }
             self.pings.handle_timeout(now);
             self.send_pings(now);
-            self.flush();
+            self.flush().await;
         }
     }
 
@@ -225,11 +225,11 @@ impl Running {
     }
 
     /// Does all that the node wants done.
-    fn flush(&mut self) {
+    async fn flush(&mut self) {
         let now = self.clock.now();
         while let Some(output) = self.node.poll_output(now) {
             match output {
-                Output::Datagram(conn, datagram) => self.send(conn, datagram),
+                Output::Datagram(conn, datagram) => self.send(conn, datagram).await,
                 Output::Local(output) => self.hand_out(output),
                 Output::Message(conn, message) => self.tell(conn, message),
                 Output::Close(conn, reason) => {
@@ -246,9 +246,9 @@ impl Running {
         }
     }
 
-    fn send(&mut self, conn: ConnId, datagram: Bytes) {
-        let Some(line) = self.lines.get(&conn) else { return };
-        if line.quic.send_datagram(datagram).is_err() {
+    async fn send(&mut self, conn: ConnId, datagram: Bytes) {
+        let Some(line) = self.lines.get_mut(&conn) else { return };
+        if line.send(datagram).await.is_err() {
             self.counters.datagrams_refused += 1;
         }
     }
@@ -384,7 +384,7 @@ impl Running {
     /// The end: a goodbye to all neighbours, given a moment to leave.
     async fn end(&mut self) {
         self.node.say_goodbye();
-        self.flush();
+        self.flush().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         for line in self.lines.values() {
             line.close("it leaves");

@@ -19,6 +19,9 @@ pub const SMALLEST_MTU: u16 = 1200;
 pub const DEFAULT_MTU: u16 = 1452;
 /// A connection that brought nothing for so long is given up by QUIC itself.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of datagrams that QUIC takes before it has sent any. Our own queue is in front; this holds what
+/// one wake-up hands over.
+pub const SEND_BUFFER: usize = 1 << 20;
 /// Acknowledge every so many packets: our reports are what recovery works with.
 const ACK_EVERY: u32 = 20;
 
@@ -105,7 +108,6 @@ fn transport(mtu: u16) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(Some(4 << 20))
-        // Our own queue is in front; this holds what one wake-up hands over.
-        .datagram_send_buffer_size(1 << 20);
+        .datagram_send_buffer_size(SEND_BUFFER);
     transport
 }
