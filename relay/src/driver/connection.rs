@@ -426,7 +426,6 @@ fn connected(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{SystemTime, UNIX_EPOCH};
 
     use quinn::{ConnectionClose, EndpointConfig, TokioRuntime, TransportErrorCode};
 
@@ -435,7 +434,8 @@ mod tests {
 
     /// A connection over loopback, both ends: the dialler's first; and what they tell.
     async fn connected_lines() -> (Vec<Line>, mpsc::Receiver<Event>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let clock = Clock::start();
+        let now = clock.now().as_micros() / 1_000_000;
         let issuer = Issuer::generate(now).unwrap();
         let (events, mut inbox) = mpsc::channel(64);
         let connector = |id: &str| {
@@ -454,7 +454,7 @@ mod tests {
             let name_of = Rc::new(move |certificate: &[u8], _| {
                 Ok(identity.authority().verify_certificate(certificate, now)?.id().clone())
             });
-            Connector::new(endpoint, quic.clone(), quic, name_of, Clock::start(), events.clone())
+            Connector::new(endpoint, quic.clone(), quic, name_of, clock, events.clone())
         };
         let [mut dialler, mut other] = ["a", "b"].map(connector);
         dialler.dial(other.endpoint.local_addr().unwrap().to_string());
