@@ -2,6 +2,7 @@
 
 mod row;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::emulator::{EmulatorHealth, LinkReport};
 use crate::traffic::FlowReport;
 use crate::world::{LinkId, Traffic};
 pub use row::Row;
+
+/// The table of links has so many rows at most: nobody reads thousands.
+const MOST_LINKS: usize = 40;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -212,7 +216,8 @@ impl Outcome {
         table
     }
 
-    /// Every direction of every link that saw a packet.
+    /// The directions of links that saw a packet, in their order; of more than 40 those that carried
+    /// most, and how many others there are.
     pub fn link_table(&self) -> Table {
         let mut table = plain_table(&[
             "link",
@@ -224,7 +229,12 @@ impl Outcome {
             "down",
             "dropped %",
         ]);
-        for link in self.links.iter().filter(|link| link.counters.offered > 0) {
+        let mut busiest: Vec<usize> = (0..self.links.len()).collect();
+        busiest.retain(|&at| self.links[at].counters.offered > 0);
+        busiest.sort_by_key(|&at| Reverse(self.links[at].counters.offered_bytes));
+        let others = busiest.split_off(busiest.len().min(MOST_LINKS));
+        busiest.sort_unstable();
+        for link in busiest.into_iter().map(|at| &self.links[at]) {
             let counters = &link.counters;
             let share = 100.0 * counters.dropped() as f64 / counters.offered as f64;
             let mut row = vec![Cell::new(format!("{} > {}", link.link.0, link.link.1))];
@@ -233,6 +243,9 @@ impl Outcome {
             row.extend([counters.queue_full, counters.too_big, counters.down].map(number));
             row.push(number(format!("{share:.2}")));
             table.add_row(row);
+        }
+        if !others.is_empty() {
+            table.add_row([format!("{} others: --json has them", others.len())]);
         }
         table
     }
@@ -350,6 +363,7 @@ pub(crate) fn number(value: impl ToString) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::LinkCounters;
     use crate::traffic::Delays;
     use crate::world::{Limits, World};
 
@@ -393,7 +407,7 @@ mod tests {
         let duration = Duration::from_secs(2);
         let link = |offered_bytes| LinkReport {
             link: ("a".parse().unwrap(), "b".parse().unwrap()),
-            counters: crate::link::LinkCounters { offered_bytes, ..Default::default() },
+            counters: LinkCounters { offered_bytes, ..Default::default() },
         };
         let wire = WireUse::between(&[link(1_000)], &[link(301_000)], &flows);
         Outcome {
@@ -432,6 +446,29 @@ mod tests {
         assert_eq!((outcome.wire.bytes, outcome.wire.payload), (300_000, 100_000));
         assert!((outcome.wire.per_payload_byte() - 3.0).abs() < 1e-9);
         assert!((outcome.wire.per_crossing() - 300.0 / 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_many_links_the_busiest_are_shown() {
+        let mut outcome = outcome(vec![flow((100, 1.0), None)]);
+        let link = |number: u64| LinkReport {
+            link: ("a".parse().unwrap(), format!("b{number}").parse().unwrap()),
+            counters: LinkCounters {
+                offered: u64::from(number != 7),
+                offered_bytes: number * 100,
+                ..Default::default()
+            },
+        };
+        outcome.links = (0..50).map(link).collect();
+        let table = outcome.link_table();
+        assert_eq!(table.row_count(), MOST_LINKS + 1);
+        let lines = table.to_string();
+        assert!(lines.contains("a > b49 ") && lines.contains("a > b10 "), "{lines}");
+        assert!(!lines.contains("a > b9 "), "{lines}");
+        assert!(lines.find("a > b10 ") < lines.find("a > b49 "), "{lines}");
+        assert!(lines.contains("| 9 others: --json has them "), "{lines}");
+        outcome.links.truncate(20);
+        assert_eq!(outcome.link_table().row_count(), 19);
     }
 
     #[test]
