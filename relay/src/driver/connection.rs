@@ -57,7 +57,7 @@ pub struct Line {
 impl Line {
     /// Sends a datagram in a packet of its own. What frames should share a packet is decided where datagrams are
     /// made: copies of the same thing don't, for they would be lost together. quinn puts into a packet all that
-    /// waits and fits, so what waits leaves first.
+    /// waits and fits, so what waits leaves first; two that don't fit need not, and leave in one batch.
     pub async fn send(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
         let fits = self.latest + datagram.len() <= self.room;
         if fits && self.quic.datagram_send_buffer_space() < SEND_BUFFER {
